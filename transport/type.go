@@ -1,0 +1,35 @@
+package transport
+
+// Type says what a frame carries. The numbers go over the wire; append only.
+// The flow is described in the package comment. "JSON" is a small object,
+// everything else is binary in network byte order.
+type Type uint8
+
+// Frame types, by the phase in which they travel. S is the sender (the source
+// host), R the receiver (the destination).
+const (
+	TypeHello  Type = 1 // both, first: JSON Hello
+	TypeError  Type = 2 // both, any time, last: JSON {kind, message, hint}
+	TypeOffer  Type = 3 // S: JSON, what is to be moved
+	TypeAccept Type = 4 // R: JSON, the offer passed every check and R is prepared
+
+	TypeFilesBegin Type = 16 // S: JSON {pass, frozen}
+	TypeFileEntry  Type = 17 // S: one directory entry with its metadata
+	TypeFileData   Type = 18 // S: a run of bytes of the entry before it
+	TypeFileDelete Type = 19 // S: a path that is gone
+	TypeFilesEnd   Type = 20 // S: JSON {entries, bytes}: explicit end of the pass
+	TypeFilesDone  Type = 21 // R: JSON, the pass is on disk
+
+	TypeMemoryBegin Type = 32 // S: JSON, images and pages follow
+	TypePages       Type = 33 // S: a run of pages of one address space
+	TypeImage       Type = 34 // S: a run of bytes of one CRIU image
+	TypeMemoryEnd   Type = 35 // S: JSON {images, pages}: explicit end of the state
+
+	TypeRestored Type = 48 // R: the container is built and held, not yet running
+	TypeCommit   Type = 49 // S: the handover is on S's disk, R owns the container
+	TypeAbort    Type = 50 // S: the move is off, R cleans up
+	TypeResumed  Type = 51 // R: JSON, the container runs
+	TypeFinish   Type = 52 // S: S has let go of its copy
+	TypeAborted  Type = 53 // R: R is clean again
+	TypeAttach   Type = 54 // S: JSON {id}, on a new connection: finish an interrupted handover
+)
