@@ -1,5 +1,7 @@
 package transport
 
+import "fmt"
+
 // Type says what a frame carries. The numbers go over the wire; append only.
 // The flow is described in the package comment. "JSON" is a small object,
 // everything else is binary in network byte order.
@@ -33,3 +35,46 @@ const (
 	TypeAborted  Type = 53 // R: R is clean again
 	TypeAttach   Type = 54 // S: JSON {id}, on a new connection: finish an interrupted handover
 )
+
+var typeNames = map[Type]string{
+	TypeHello: "hello", TypeError: "error", TypeOffer: "offer", TypeAccept: "accept",
+	TypeFilesBegin: "files-begin", TypeFileEntry: "file-entry", TypeFileData: "file-data",
+	TypeFileDelete: "file-delete", TypeFilesEnd: "files-end", TypeFilesDone: "files-done",
+	TypeMemoryBegin: "memory-begin", TypePages: "pages", TypeImage: "image",
+	TypeMemoryEnd: "memory-end",
+	TypeRestored:  "restored", TypeCommit: "commit", TypeAbort: "abort",
+	TypeResumed: "resumed", TypeFinish: "finish", TypeAborted: "aborted", TypeAttach: "attach",
+}
+
+// String is the name the package comment uses, or "type 77" for an unknown one.
+func (t Type) String() string {
+	if name, ok := typeNames[t]; ok {
+		return name
+	}
+	return fmt.Sprintf("type %d", uint8(t))
+}
+
+// bulk frames may be packed.
+func (t Type) bulk() bool {
+	return t == TypePages || t == TypeImage || t == TypeFileData
+}
+
+// stream frames may wait in the write buffer; all others are control frames.
+func (t Type) stream() bool {
+	return t.bulk() || t == TypeFileEntry || t == TypeFileDelete
+}
+
+// checkPlain refuses unknown types and plain payloads over their limit.
+func (t Type) checkPlain(length uint64) error {
+	limit := uint64(MaxPayload)
+	if !t.stream() {
+		limit = maxControl
+	}
+	switch _, known := typeNames[t]; {
+	case !known:
+		return malformed(t, "not known")
+	case length > limit:
+		return malformed(t, "%d bytes exceed %d", length, limit)
+	}
+	return nil
+}
