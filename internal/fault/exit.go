@@ -6,7 +6,7 @@ var vzctlCodes = map[Kind]int{
 	Mounted: 41, NotMounted: 40, Locked: 9, Exists: 44, NoTemplate: 91, NoSpace: 46,
 	Permission: 12, Command: 8, Cgroup: 6, Network: 34, Mount: 50, Unmount: 51,
 	Config: 85, Disabled: 105, NoEngine: 5, AddressUsed: 78, Restore: 17,
-	Checkpoint: 16, Interrupted: 130, Stop: 33,
+	Checkpoint: 16, Interrupted: 130, Stop: 33, Undelivered: 9,
 }
 
 // migrateCodes are vzmigrate's: the legacy generation's table first, the

@@ -1,0 +1,56 @@
+// Package cli is the command lines of vzkit's programs: what each option is
+// called, what is printed where, and which exit code an error becomes. The
+// work is done in other packages.
+//
+// What a program says: results on standard output, everything else on
+// standard error, as "NAME: error: what" and, where one helps, "NAME: hint: a
+// sentence". Errors are lower case and have no full stop; hints are sentences.
+// Nothing is printed before a command line has been understood as a whole.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vzkit/vzkit/internal/fault"
+)
+
+// program is one of the programs: its streams and how its errors end it.
+type program struct {
+	name           string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	code           func(error) int // exit code of an error
+	parsed         bool            // the command line is right; what fails now is the command
+}
+
+// run executes root with args and returns the exit code.
+func (p *program) run(ctx context.Context, root *cobra.Command, args []string) int {
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.PersistentPreRun = func(*cobra.Command, []string) { p.parsed = true }
+	root.SetArgs(args)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !p.parsed {
+		err = fault.New(fault.Usage, "%w", err).WithHint("%s --help shows how it is used.", p.name)
+	}
+	p.report(err)
+	return p.code(err)
+}
+
+// report prints an error and its hint.
+func (p *program) report(err error) {
+	fmt.Fprintf(p.stderr, "%s: error: %v\n", p.name, err)
+	if hint := fault.HintOf(err); hint != "" {
+		fmt.Fprintf(p.stderr, "%s: hint: %s\n", p.name, hint)
+	}
+}

@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/version"
+	"github.com/vzkit/vzkit/lifecycle"
+)
+
+// listed is one container as vzlist shows it; the JSON names are OpenVZ's.
+type listed struct {
+	CTID       uint32   `json:"ctid"`
+	NumProc    *int     `json:"numproc"` // null if it does not run
+	Status     string   `json:"status"`
+	IP         []string `json:"ip"`
+	Hostname   string   `json:"hostname"`
+	Name       string   `json:"name"`
+	OSTemplate string   `json:"ostemplate"`
+	Private    string   `json:"private"`
+	Root       string   `json:"root"`
+}
+
+// columns are the fields of -o, each with its heading and text.
+var columns = map[string]struct {
+	heading string
+	text    func(listed) string
+}{
+	"ctid":       {"CTID", func(l listed) string { return fmt.Sprint(l.CTID) }},
+	"numproc":    {"NPROC", func(l listed) string { return numberOrDash(l.NumProc) }},
+	"status":     {"STATUS", func(l listed) string { return l.Status }},
+	"ip":         {"IP_ADDR", func(l listed) string { return orDash(strings.Join(l.IP, " ")) }},
+	"hostname":   {"HOSTNAME", func(l listed) string { return orDash(l.Hostname) }},
+	"name":       {"NAME", func(l listed) string { return orDash(l.Name) }},
+	"ostemplate": {"OSTEMPLATE", func(l listed) string { return orDash(l.OSTemplate) }},
+	"private":    {"PRIVATE", func(l listed) string { return l.Private }},
+	"root":       {"ROOT", func(l listed) string { return l.Root }},
+}
+
+type vzlist struct {
+	program
+	host                           *lifecycle.Host
+	all, stopped, names, bare, ids bool
+	asJSON                         bool
+	fields                         []string
+}
+
+// Vzlist is the program vzlist(8) without its process.
+func Vzlist(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	v := &vzlist{
+		program: program{name: "vzlist", stdin: stdin, stdout: stdout, stderr: stderr, code: listCode},
+		host:    lifecycle.Local(),
+	}
+	root := &cobra.Command{
+		Use: "vzlist [-a|-S] [-n] [-H] [-j] [-o FIELD,...|-1] [CTID|NAME...]", Short: "List containers",
+		Long: "List containers: the running ones, or those named.\n\nFields: " + strings.Join(fieldNames(), ", ") +
+			".\n\nExit status: 0 done, 1 a named container does not exist or something failed.",
+		Version: version.String, Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error { return v.list(args) },
+	}
+	f := root.Flags()
+	f.BoolVarP(&v.all, "all", "a", false, "stopped ones too")
+	f.BoolVarP(&v.stopped, "stopped", "S", false, "stopped ones only")
+	f.BoolVarP(&v.names, "name", "n", false, "show the name instead of the host name")
+	f.BoolVarP(&v.bare, "no-header", "H", false, "no heading")
+	f.BoolVarP(&v.ids, "ctid", "1", false, "CTIDs only, without heading")
+	f.BoolVarP(&v.asJSON, "json", "j", false, "print JSON")
+	f.StringSliceVarP(&v.fields, "output", "o", []string{"ctid", "numproc", "status", "ip", "hostname"}, "fields to show")
+	root.MarkFlagsMutuallyExclusive("all", "stopped")
+	root.MarkFlagsMutuallyExclusive("ctid", "json")
+	return v.run(ctx, root, args)
+}
+
+func listCode(error) int { return 1 }
+
+func fieldNames() []string {
+	var names []string
+	for name := range columns {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (v *vzlist) list(args []string) error {
+	if v.ids {
+		v.fields, v.bare = []string{"ctid"}, true
+	}
+	for i, f := range v.fields {
+		if f == "hostname" && v.names {
+			v.fields[i] = "name"
+		}
+		if _, ok := columns[v.fields[i]]; !ok {
+			return fault.New(fault.Usage, "unknown field %q", f).WithHint("vzlist --help lists the fields.")
+		}
+	}
+	containers, err := v.chosen(args)
+	if err != nil {
+		return err
+	}
+	rows := []listed{}
+	for _, c := range containers {
+		row, err := describe(c)
+		if err != nil {
+			return err
+		}
+		running := row.Status == "running"
+		if v.all || len(args) > 0 || running != v.stopped {
+			rows = append(rows, row)
+		}
+	}
+	return v.print(rows)
+}
+
+func (v *vzlist) chosen(args []string) ([]*lifecycle.Container, error) {
+	if len(args) == 0 {
+		return v.host.List()
+	}
+	var chosen []*lifecycle.Container
+	for _, name := range args {
+		c, err := v.host.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, c)
+	}
+	return chosen, nil
+}
+
+func describe(c *lifecycle.Container) (listed, error) {
+	s, err := c.Status()
+	if err != nil {
+		return listed{}, err
+	}
+	l := listed{
+		CTID: c.ID, Status: "stopped", IP: []string{}, Hostname: c.Hostname(), Name: c.Name(),
+		OSTemplate: c.Template(), Private: c.Private(), Root: c.Root(),
+	}
+	for _, a := range c.Venet().Addrs {
+		l.IP = append(l.IP, a.String())
+	}
+	switch handed, err := c.Handover(); {
+	case err != nil:
+		return l, err
+	case handed != nil:
+		l.Status = "handed to " + handed.To
+	case s.Running:
+		l.Status = "running"
+		n, err := processes(c)
+		l.NumProc = &n
+		return l, err
+	case s.Mounted:
+		l.Status = "mounted"
+	}
+	return l, nil
+}
+
+func processes(c *lifecycle.Container) (int, error) {
+	g, err := c.Cgroup()
+	if err != nil {
+		return 0, err
+	}
+	pids, err := g.Procs()
+	return len(pids), err
+}
+
+func (v *vzlist) print(rows []listed) error {
+	if v.asJSON {
+		e := json.NewEncoder(v.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(rows)
+	}
+	w := tabwriter.NewWriter(v.stdout, 0, 0, 2, ' ', 0)
+	if !v.bare {
+		fmt.Fprintln(w, v.line(func(f string) string { return columns[f].heading }))
+	}
+	for _, row := range rows {
+		fmt.Fprintln(w, v.line(func(f string) string { return columns[f].text(row) }))
+	}
+	return w.Flush()
+}
+
+func (v *vzlist) line(cell func(field string) string) string {
+	var cells []string
+	for _, f := range v.fields {
+		cells = append(cells, cell(f))
+	}
+	return strings.Join(cells, "\t")
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func numberOrDash(n *int) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}

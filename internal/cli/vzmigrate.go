@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/version"
+	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/migrate"
+	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/ssh"
+)
+
+type vzmigrate struct {
+	program
+	host          *lifecycle.Host
+	live          bool
+	removeArea    string
+	compress      string
+	asJSON, quiet bool
+	sshConfig     string
+	receive       bool
+	serve         bool
+}
+
+// Vzmigrate is the program vzmigrate(8) without its process.
+func Vzmigrate(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	v := &vzmigrate{
+		program: program{name: "vzmigrate", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.MigrateCode},
+		host:    lifecycle.Local(),
+	}
+	root := &cobra.Command{
+		Use:   "vzmigrate [flags] [SOURCE] DESTINATION CTID|NAME",
+		Short: "Move a container to another host while it runs",
+		Long: `Move a container to another host over SSH. One that runs is moved running: its
+processes, memory and open TCP connections come along. One that is stopped is
+moved stopped.
+
+SOURCE and DESTINATION are what ssh would connect to: a name, an alias of
+ssh_config, user@host. Without SOURCE the container is on this host. Both need
+vzkit on root's PATH, and the source must reach the destination; it logs in
+there with this machine's agent and keys.
+
+Exit status: 0 moved, 1 wrong command line, 2 --live and the container does not
+run, 3 system, 4 no connection, 6 files not copied, 7 not restored, 8 not
+checkpointed, 9 exists at the destination, 10 no such container, 12 address in
+use at the destination, 14 no working CRIU, 20 locked, 22 handed over but not
+confirmed yet, 25 interrupted, 26 protocol error, 31 no space, 34 source and
+destination are the same.`,
+		Version: version.String,
+		Args:    v.checkArgs,
+		RunE:    func(cmd *cobra.Command, args []string) error { return v.run1(cmd.Context(), cmd, args) },
+	}
+	v.flags(root.Flags())
+	return v.run(ctx, root, args)
+}
+
+func (v *vzmigrate) flags(f *pflag.FlagSet) {
+	f.BoolVar(&v.live, "live", false, "refuse a container that does not run")
+	f.BoolVar(&v.live, "online", false, "same as --live")
+	f.StringVarP(&v.removeArea, "remove-area", "r", "yes", "remove the private area at the source: yes or no")
+	f.StringVar(&v.compress, "compress", "zstd", "codec of memory and files: zstd, lz4 or none")
+	f.BoolVar(&v.asJSON, "json", false, "print the report as one JSON object")
+	f.BoolVarP(&v.quiet, "quiet", "q", false, "print errors only")
+	f.StringVarP(&v.sshConfig, "ssh-config", "F", "", "ssh_config file to use instead of the user's")
+	f.BoolVar(&v.receive, "receive", false, "be the destination of a source on standard input and output")
+	f.BoolVar(&v.serve, "serve", false, "be the source for a job on standard input")
+	_ = f.MarkHidden("receive") // the names are right: they stand above
+	_ = f.MarkHidden("serve")
+}
+
+func (v *vzmigrate) checkArgs(_ *cobra.Command, args []string) error {
+	if v.receive || v.serve {
+		return cobra.NoArgs(nil, args)
+	}
+	if len(args) == 1 || len(args) > 3 {
+		return fmt.Errorf("got %d arguments, want [SOURCE] DESTINATION CTID", len(args))
+	}
+	if v.removeArea != "yes" && v.removeArea != "no" {
+		return fmt.Errorf("--remove-area is %q, want yes or no", v.removeArea)
+	}
+	_, err := transport.ParseCodec(v.compress)
+	return err
+}
+
+func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string) error {
+	if len(args) == 0 && !v.receive && !v.serve {
+		return cmd.Help() // with exit code 0, as OpenVZ's
+	}
+	if os.Geteuid() != 0 && len(args) < 3 {
+		return fault.New(fault.Permission, "needs root")
+	}
+	switch {
+	case v.receive:
+		return v.receiveOne(ctx)
+	case v.serve:
+		return migrate.Serve(ctx, v.host, v.stdin, v.stdout)
+	}
+	watch := newWatcher(v.stderr, v.asJSON || v.quiet)
+	report, err := v.move(ctx, args, watch.see)
+	watch.end()
+	if err != nil {
+		return err
+	}
+	return v.print(report)
+}
+
+// receiveOne is the destination's side. The source prints its error: here it
+// would come twice.
+func (v *vzmigrate) receiveOne(ctx context.Context) error {
+	return migrate.Receive(ctx, v.host, struct {
+		io.Reader
+		io.Writer
+	}{v.stdin, v.stdout})
+}
+
+func (v *vzmigrate) print(r *migrate.Report) error {
+	if v.asJSON {
+		return json.NewEncoder(v.stdout).Encode(r)
+	}
+	if !v.quiet {
+		fmt.Fprintln(v.stdout, r.Summary())
+	}
+	return nil
+}
+
+// local are the names by which a command means the machine it runs on.
+var local = map[string]bool{"localhost": true, "127.0.0.1": true, "::1": true}
+
+// move runs the migration: here, or by the source that is named.
+func (v *vzmigrate) move(ctx context.Context, args []string, emit func(migrate.Event)) (*migrate.Report, error) {
+	source, dest, container := "localhost", args[0], args[1]
+	if len(args) == 3 {
+		source, dest, container = args[0], args[1], args[2]
+	}
+	if source == dest {
+		return nil, fault.New(fault.SameHost, "source and destination are both %q", dest).
+			WithHint("Name another host as the destination.")
+	}
+	to, err := ssh.Resolve(dest, ssh.Options{ConfigFile: v.sshConfig})
+	if err != nil {
+		return nil, err
+	}
+	if local[source] {
+		return v.moveFromHere(ctx, to, container, emit)
+	}
+	from, err := ssh.Resolve(source, ssh.Options{ConfigFile: v.sshConfig})
+	if err != nil {
+		return nil, err
+	}
+	if from.Same(to) {
+		return nil, fault.New(fault.SameHost, "%q and %q are the same host", source, dest).
+			WithHint("Name another host as the destination.")
+	}
+	if local[to.Host] {
+		return nil, fault.New(fault.Usage, "%q means another machine on %q", dest, source).
+			WithHint("Name this host as %s reaches it.", source)
+	}
+	job, err := v.job(to, source, dest, container)
+	if err != nil {
+		return nil, err
+	}
+	return migrate.Drive(ctx, from, job, emit)
+}
+
+// job tells the source where to go. A destination that is reached through
+// proxies of this machine's is left to the source's own ssh_config.
+func (v *vzmigrate) job(to *ssh.Target, source, dest, container string) (migrate.Job, error) {
+	j := migrate.Job{
+		Container: container, From: source, To: dest, Target: dest,
+		Codec: v.compress, RequireLive: v.live, KeepFiles: v.removeArea == "no",
+	}
+	if to.Proxied() {
+		return j, nil
+	}
+	keys, err := to.KnownHostsLines()
+	j.Target, j.User, j.Port, j.KnownHosts = to.Host, to.User, to.Port, keys
+	return j, err
+}
+
+func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container string, emit func(migrate.Event)) (*migrate.Report, error) {
+	if os.Geteuid() != 0 {
+		return nil, fault.New(fault.Permission, "needs root")
+	}
+	c, err := v.host.Find(container)
+	if err != nil {
+		return nil, err
+	}
+	codec, err := transport.ParseCodec(v.compress)
+	if err != nil {
+		return nil, err
+	}
+	here, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	note := func(line string) { emit(migrate.Event{Kind: migrate.Note, Text: to.Name + ": " + line}) }
+	return migrate.Send(ctx, c, migrate.SendOptions{
+		From: here, To: to.Name, Dial: migrate.Over(to, note), Codec: codec,
+		RequireLive: v.live, KeepFiles: v.removeArea == "no", Emit: emit,
+	})
+}

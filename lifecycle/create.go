@@ -1,0 +1,233 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/undo"
+	"github.com/vzkit/vzkit/lifecycle/config"
+	"github.com/vzkit/vzkit/lifecycle/template"
+)
+
+// CreateOptions are what `vzctl create` takes.
+type CreateOptions struct {
+	Template string   // --ostemplate; "" means vz.conf's DEF_OSTEMPLATE
+	IPs      []string // --ipadd, each with or without a mask
+	Hostname string
+	Name     string
+	Private  string // --private and --root; "$VEID" is replaced
+	Root     string
+	UID, GID string // --local_uid, --local_gid
+}
+
+var (
+	hostnames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
+	names     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
+)
+
+// Create makes a container from a template: private area and config. Nothing
+// is visible of it before all of it is there.
+func (h *Host) Create(ctx context.Context, ctid uint32, o CreateOptions) (*Container, error) {
+	lock, err := h.Lock(ctid, "vzctl create")
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	c, err := h.plan(ctid, o)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.Templates().Ensure(ctx, c.Template()); err != nil {
+		return nil, err
+	}
+	var u undo.Stack
+	defer u.Run()
+	if err := c.fill(ctx, &u); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(h.ConfPath(ctid)), 0o755); err != nil {
+		return nil, fault.New(fault.Config, "make config directory: %w", err)
+	}
+	if err := c.Conf.Save(h.ConfPath(ctid)); err != nil {
+		return nil, err
+	}
+	u.Keep()
+	return c, nil
+}
+
+// plan checks the options and writes them into a config, without any effect.
+func (h *Host) plan(ctid uint32, o CreateOptions) (*Container, error) {
+	if _, err := os.Stat(h.ConfPath(ctid)); err == nil {
+		return nil, fault.New(fault.Exists, "container %d exists already", ctid).
+			WithHint("Choose another CTID, or vzctl destroy %d first.", ctid)
+	}
+	if o.Template == "" {
+		o.Template = h.global("DEF_OSTEMPLATE", "", 0)
+	}
+	if o.Template == "" {
+		return nil, fault.New(fault.NoTemplate, "no OS template given").
+			WithHint("Use --ostemplate NAME; vztmpl list shows the templates.")
+	}
+	f, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	c, err := h.With(ctid, f)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.Templates().Path(o.Template); err != nil { // refuses what is no name
+		return nil, err
+	}
+	if _, err := os.Lstat(c.Private()); err == nil {
+		return nil, fault.New(fault.Exists, "private area %q exists already", c.Private()).
+			WithHint("It belongs to no container; move it away first.")
+	}
+	return c, h.unique(c)
+}
+
+// config checks the options' values and puts them into a new config.
+func (o CreateOptions) config() (*config.File, error) {
+	if o.Hostname != "" && !hostnames.MatchString(o.Hostname) {
+		return nil, fault.New(fault.BadValue, "%q is not a host name", o.Hostname)
+	}
+	if o.Name != "" && !names.MatchString(o.Name) {
+		return nil, fault.New(fault.BadValue, "%q is not a container name", o.Name).
+			WithHint("A name begins with a letter and has letters, digits, '_', '.' and '-'.")
+	}
+	f := &config.File{}
+	for _, kv := range [][2]string{
+		{"ONBOOT", "no"}, {"OSTEMPLATE", o.Template}, {"IP_ADDRESS", strings.Join(o.IPs, " ")},
+		{"HOSTNAME", o.Hostname}, {"NAME", o.Name}, {"VE_PRIVATE", o.Private}, {"VE_ROOT", o.Root},
+		{"LOCAL_UID", o.UID}, {"LOCAL_GID", o.GID},
+	} {
+		if kv[1] == "" {
+			continue
+		}
+		if err := f.Set(kv[0], kv[1]); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// unique refuses a NAME or an address that another container of the host has.
+func (h *Host) unique(c *Container) error {
+	others, err := h.List()
+	if err != nil {
+		return err
+	}
+	own, err := c.Addresses()
+	if err != nil {
+		return err
+	}
+	taken := map[netip.Addr]uint32{}
+	for _, o := range others {
+		if o.ID != c.ID && o.Name() != "" && o.Name() == c.Name() {
+			return fault.New(fault.Exists, "name %q is container %d's", c.Name(), o.ID)
+		}
+		addrs, _ := o.Addresses()
+		for _, a := range addrs {
+			taken[a] = o.ID
+		}
+	}
+	for _, a := range own {
+		if id, ok := taken[a]; ok && id != c.ID {
+			return fault.New(fault.AddressUsed, "address %s is container %d's", a, id)
+		}
+	}
+	return nil
+}
+
+// fill unpacks the template beside the private area and renames it into place.
+func (c *Container) fill(ctx context.Context, u *undo.Stack) error {
+	uid, gid, err := c.IDs()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(c.Private()), 0o711); err != nil {
+		return fault.New(fault.Other, "make private areas' directory: %w", err)
+	}
+	staging, err := os.MkdirTemp(filepath.Dir(c.Private()), ".create-"+c.id()+"-")
+	if err != nil {
+		return fault.New(fault.Other, "make staging directory: %w", err)
+	}
+	u.Push("remove "+staging, func() error { return os.RemoveAll(staging) })
+	err = c.host.Templates().Extract(ctx, c.Template(), staging, template.IDShift{UID: uid, GID: gid})
+	if err != nil {
+		return err
+	}
+	if err := makeDevices(staging, int(uid), int(gid)); err != nil {
+		return err
+	}
+	if err := os.Rename(staging, c.Private()); err != nil {
+		return fault.New(fault.Other, "put private area in place: %w", err)
+	}
+	u.Push("remove "+c.Private(), func() error { return os.RemoveAll(c.Private()) })
+	return nil
+}
+
+// Destroy removes a stopped, unmounted container: private area, mount point
+// and config, which is kept as CTID.conf.destroyed.
+func (c *Container) Destroy() error {
+	lock, err := c.host.Lock(c.ID, "vzctl destroy")
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if err := c.CheckOwned(); err != nil {
+		return err
+	}
+	s, err := c.Status()
+	switch {
+	case err != nil:
+		return err
+	case s.Running:
+		return fault.New(fault.Running, "container %d is running", c.ID).WithHint("vzctl stop %d first.", c.ID)
+	case s.Mounted:
+		return fault.New(fault.Mounted, "container %d is mounted", c.ID).WithHint("vzctl umount %d first.", c.ID)
+	}
+	return c.Remove(".destroyed")
+}
+
+// Remove deletes the container's files and renames its config by adding
+// suffix. The caller holds the lock and knows that the container is stopped.
+func (c *Container) Remove(suffix string) error {
+	if err := c.RetireConfig(suffix); err != nil {
+		return err
+	}
+	doomed := filepath.Join(filepath.Dir(c.Private()), fmt.Sprintf(".destroy-%d-%d", c.ID, os.Getpid()))
+	err := os.Rename(c.Private(), doomed) // in one step, so that no half of it is ever seen
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	} else if err == nil {
+		err = os.RemoveAll(doomed)
+	}
+	return errors.Join(err, removeEmpty(c.Root()), c.ForgetInit())
+}
+
+// removeEmpty removes a directory that should be empty; a missing one is fine.
+func removeEmpty(dir string) error {
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// RetireConfig renames the container's config by adding suffix: the container
+// is gone from this host, its private area stays.
+func (c *Container) RetireConfig(suffix string) error {
+	conf := c.host.ConfPath(c.ID)
+	if err := os.Rename(conf, conf+suffix); err != nil {
+		return fault.New(fault.Config, "rename config: %w", err)
+	}
+	return nil
+}

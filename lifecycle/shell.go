@@ -1,0 +1,113 @@
+package lifecycle
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/undo"
+	"github.com/vzkit/vzkit/lifecycle/network"
+)
+
+// Shell is what a container's processes run in on this host: mounted root,
+// cgroup and, once there is a first process, its connection. A container that
+// starts and one that arrives from another host get the same.
+type Shell struct {
+	c    *Container
+	undo undo.Stack
+}
+
+// Prepare makes the shell around private, the directory with the container's
+// files, up to the point where a first process can be made. The shell must be
+// kept or closed.
+func (c *Container) Prepare(private string) (*Shell, error) {
+	s := &Shell{c: c}
+	if err := s.prepare(private); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Shell) prepare(private string) error {
+	if s.c.host.global("SKIP_SYSCTL_SETUP", "no", 0) != "yes" {
+		if err := network.Forwarding(); err != nil {
+			return fault.Wrap(fault.Network, err)
+		}
+	}
+	if err := s.c.mount(private, &s.undo); err != nil {
+		return err
+	}
+	g, err := s.c.Cgroup()
+	if err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	if err := g.Create(); err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	s.undo.Push("remove cgroup", g.Remove)
+	uid, gid, err := s.c.IDs()
+	if err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Cgroup, g.Chown(int(uid), int(gid)))
+}
+
+// Connect gives the network namespace of process pid the container's
+// connection, without routing anything to it yet.
+func (s *Shell) Connect(pid int) error {
+	return fault.Wrap(fault.Network, s.c.Venet().Connect(pid, &s.undo))
+}
+
+// Open lets the world reach the container: routes, and announcements that tell
+// the neighbours. A neighbour that could not be told finds out by asking, so
+// failed announcements are not an error.
+func (s *Shell) Open() error {
+	if err := s.c.Venet().Route(&s.undo); err != nil {
+		return fault.Wrap(fault.Network, err)
+	}
+	_ = s.c.Venet().Announce()
+	return nil
+}
+
+// Started records that init is the container's first process.
+func (s *Shell) Started(init int) error {
+	if err := s.c.SetInit(init); err != nil {
+		return fault.New(fault.Other, "record state: %w", err)
+	}
+	s.undo.Push("forget state", s.c.ForgetInit)
+	return nil
+}
+
+// Keep makes the shell stay when the command ends.
+func (s *Shell) Keep() { s.undo.Keep() }
+
+// Close takes apart what was made and not kept.
+func (s *Shell) Close() error { return s.undo.Run() }
+
+// Dismantle takes apart the shell of a container whose processes are gone.
+func (c *Container) Dismantle() error {
+	g, err := c.Cgroup()
+	if err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	var u undo.Stack // everything, newest first, past errors
+	u.Push("forget state", c.ForgetInit)
+	u.Push("remove "+c.Root(), func() error { return removeEmpty(c.Root()) })
+	u.Push("unmount", c.unmount)
+	u.Push("remove cgroup", g.Remove)
+	u.Push("remove network", c.Venet().Disconnect)
+	u.Push("remove routes", c.Venet().Unroute)
+	return u.Run()
+}
+
+// initPath is the program that a container's first process becomes.
+const initPath = "/sbin/init"
+
+// checkInit refuses a private area without an init before anything is made.
+func (c *Container) checkInit() error {
+	if _, err := os.Lstat(filepath.Join(c.Private(), initPath)); err != nil {
+		return fault.New(fault.NoTemplate, "container %d has no %s", c.ID, initPath)
+	}
+	return nil
+}
