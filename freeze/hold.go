@@ -1,0 +1,60 @@
+package freeze
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Hold drops every packet from and to a container while it cannot answer for
+// itself: its kernel sockets would still acknowledge data that its checkpoint
+// then lacks, and the sockets of killed tasks would send FIN or RST. To peers
+// the hold looks like a short loss.
+//
+// It is an nftables table of the netdev family on the host's end of the link
+// (ingress since Linux 4.2, egress since 5.16), so it sees every protocol and
+// no rule of the host's can come before it.
+type Hold struct{ link string }
+
+// HoldLink holds the link, by the name of its host end. Holding twice is fine.
+func HoldLink(link string) (*Hold, error) {
+	h := &Hold{link}
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	table := conn.AddTable(h.table())
+	for _, hook := range []*nftables.ChainHook{nftables.ChainHookIngress, nftables.ChainHookEgress} {
+		chain := conn.AddChain(&nftables.Chain{
+			Name: fmt.Sprintf("hook%d", *hook), Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: hook, Priority: nftables.ChainPriorityFirst, Device: link,
+		})
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop},
+		}})
+	}
+	if err := conn.Flush(); err != nil {
+		return nil, fmt.Errorf("hold link %q: %w", link, err)
+	}
+	return h, nil
+}
+
+func (h *Hold) table() *nftables.Table {
+	return &nftables.Table{Name: "vz-hold-" + h.link, Family: nftables.TableFamilyNetdev}
+}
+
+// Release lets packets pass again. Releasing twice is fine.
+func (h *Hold) Release() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	conn.DelTable(h.table())
+	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("release link %q: %w", h.link, err)
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vzkit/vzkit/internal/criu"
+	"github.com/vzkit/vzkit/internal/fault"
+)
+
+// Config says what to restore, and where.
+type Config struct {
+	Criu string // path of the CRIU program
+	Dir  string // with the images; the log goes there too
+	Root string // mount point of the container's root
+	// Connect is called with the pid of the container's init when its network
+	// namespace is there, empty, and before any socket is made in it.
+	Connect func(pid int) error
+	// Freeze is called when everything is restored and CRIU is about to let
+	// the tasks go: it marks their cgroup frozen, so that none of them runs
+	// before it is thawed.
+	Freeze func() error
+}
+
+// timeout bounds CRIU's restore, in seconds.
+const timeout = 120
+
+// Restore builds the container's processes and returns the pid of its init.
+// They are all there, and frozen. On error none of them is left.
+func Restore(c Config) (init int, err error) {
+	log := filepath.Join(c.Dir, "restore.log")
+	notify := func(script string, pid int) error {
+		switch script {
+		case "setup-namespaces":
+			return c.Connect(pid)
+		case "pre-resume":
+			return c.Freeze()
+		}
+		return nil
+	}
+	resp, err := criu.Do(c.Criu, criu.Request{Type: rpc.CriuReqType_RESTORE, Opts: c.options(filepath.Base(log)), Notify: notify})
+	if err != nil {
+		return 0, explain(err, log)
+	}
+	return int(resp.GetRestore().GetPid()), nil
+}
+
+func (c Config) options(log string) *rpc.CriuOpts {
+	return &rpc.CriuOpts{
+		ImagesDirFd:       proto.Int32(-1),
+		ImagesDir:         proto.String(c.Dir),
+		LogFile:           proto.String(log),
+		LogLevel:          proto.Int32(4),
+		Root:              proto.String(c.Root),
+		TcpEstablished:    proto.Bool(true),
+		FileLocks:         proto.Bool(true),
+		LinkRemap:         proto.Bool(true),
+		NetworkLock:       rpc.CriuNetworkLockMethod_SKIP.Enum(),
+		EmptyNs:           proto.Uint32(unix.CLONE_NEWNET),
+		ManageCgroupsMode: rpc.CriuCgMode_SOFT.Enum(),
+		Timeout:           proto.Uint32(timeout),
+	}
+}
+
+func explain(err error, log string) error {
+	if kind := fault.KindOf(err); kind != fault.Other {
+		return err // ours, from Connect or Freeze
+	}
+	if reason := criu.Explain(log); reason != "" {
+		err = errors.New(reason)
+	}
+	return fault.New(fault.Restore, "restore: %w", err)
+}
+
+// KeepLog copies CRIU's restore log out of the store to path, for a person to
+// read after a failure.
+func KeepLog(dir, path string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "restore.log"))
+	if err != nil {
+		return fmt.Errorf("read restore log: %w", err)
+	}
+	return os.WriteFile(path, text, 0o600)
+}
