@@ -1,0 +1,303 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/vzkit/vzkit/freeze"
+	"github.com/vzkit/vzkit/internal/criu"
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/undo"
+	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/restore"
+	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/files"
+)
+
+// destination is one migration, seen from the host that receives.
+type destination struct {
+	host    *lifecycle.Host
+	conn    *transport.Conn
+	offer   Offer
+	c       *lifecycle.Container
+	criu    string
+	staging string
+	tree    *files.Target
+	shell   *lifecycle.Shell
+	store   *restore.Store
+	freezer freeze.Freezer
+	got     MemoryEnd
+	ended   bool // memory is complete
+	undo    undo.Stack
+}
+
+// Receive serves one source on rw, the standard input and output of a
+// `vzmigrate --receive`. It returns when the container runs here and the source
+// has let go of it, or when nothing of it is left here.
+func Receive(ctx context.Context, h *lifecycle.Host, rw io.ReadWriter) error {
+	conn := transport.NewConn(rw, rw)
+	id, err := h.HostID()
+	if err != nil {
+		return err
+	}
+	if _, _, err := conn.Handshake(hello(transport.RoleReceiver, id)); err != nil {
+		return tell(conn, err)
+	}
+	typ, payload, err := conn.ReadFrame()
+	switch {
+	case errors.Is(err, io.EOF): // the source found a reason not to ask
+		return nil
+	case err != nil:
+		return tell(conn, err)
+	case typ == transport.TypeAttach:
+		return tell(conn, attach(h, conn, rw, payload))
+	case typ != transport.TypeOffer:
+		return tell(conn, fault.New(fault.Protocol, "first frame is %s, want offer", typ))
+	}
+	d := &destination{host: h, conn: conn}
+	if err := transport.DecodeJSON(typ, payload, &d.offer); err != nil {
+		return tell(conn, err)
+	}
+	return d.receive(ctx)
+}
+
+// tell sends err to the source, if it is one of ours, and returns it.
+func tell(conn *transport.Conn, err error) error {
+	var theirs *transport.PeerError
+	if err != nil && !errors.As(err, &theirs) {
+		_ = conn.SendError(err)
+	}
+	return err
+}
+
+// receive takes the container in up to the point where it is held. Until then
+// any error leaves nothing of it here.
+func (d *destination) receive(ctx context.Context) error {
+	lock, err := d.accept(ctx)
+	if err != nil {
+		return tell(d.conn, err)
+	}
+	defer lock.Unlock()
+	defer d.undo.Run()
+	aborted, err := d.takeIn(ctx)
+	if err == nil && !aborted {
+		err = d.build()
+	}
+	if err != nil || aborted {
+		if uerr := d.undo.Run(); uerr != nil {
+			err = errors.Join(err, uerr)
+		}
+		if err != nil {
+			return tell(d.conn, err)
+		}
+		return d.conn.WriteJSON(transport.TypeAborted, nil)
+	}
+	return d.hold()
+}
+
+// accept checks the offer, makes the place for the container and says so.
+func (d *destination) accept(ctx context.Context) (*lifecycle.Lock, error) {
+	if err := checkID(d.offer.ID); err != nil {
+		return nil, err
+	}
+	lock, err := d.host.Lock(d.offer.CTID, "vzmigrate --receive")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.check(); err == nil {
+		err = d.prepare()
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = d.conn.WriteJSON(transport.TypeAccept, nil)
+	}
+	if err != nil {
+		lock.Unlock()
+		return nil, errors.Join(err, d.undo.Run())
+	}
+	return lock, nil
+}
+
+// prepare makes the staging directory beside the private area to be, and for a
+// running container the shell that its processes will be in.
+func (d *destination) prepare() error {
+	parent := filepath.Dir(d.c.Private())
+	if err := os.MkdirAll(parent, 0o711); err != nil {
+		return fault.New(fault.Copy, "make private areas' directory: %w", err)
+	}
+	d.staging = filepath.Join(parent, fmt.Sprintf(".migrate-%d-%s", d.c.ID, d.offer.ID))
+	var err error
+	if d.tree, err = files.NewTarget(d.staging); err != nil {
+		return err
+	}
+	d.undo.Push("remove "+d.staging, func() error { return os.RemoveAll(d.staging) })
+	d.undo.Push("close staging", d.tree.Close)
+	if !d.offer.Live {
+		return nil
+	}
+	if d.shell, err = d.c.Prepare(d.staging); err != nil {
+		return err
+	}
+	d.undo.Push("dismantle", d.shell.Close)
+	g, err := d.c.Cgroup()
+	if err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	dir, unified, err := g.Freezer()
+	if err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	d.freezer = freeze.Freezer{Dir: dir, Unified: unified}
+	d.undo.Push("kill what was restored", func() error { return g.Kill(d.freezer.Thaw) })
+	d.store, err = restore.NewStore(d.imageDir(), d.storeLimit())
+	if err != nil {
+		return fault.Wrap(fault.NoSpace, err)
+	}
+	d.undo.Push("remove images", d.store.Close)
+	return nil
+}
+
+func (d *destination) imageDir() string {
+	return filepath.Join(d.host.Run, "restore", d.offer.ID)
+}
+
+// storeLimit is how much tmpfs the container's state may take: what it said,
+// half as much again for what it may still grow, and room for CRIU's images.
+func (d *destination) storeLimit() uint64 { return d.offer.Memory + d.offer.Memory/2 + 64<<20 }
+
+// takeIn reads files, pages and images until all of the state is here, or the
+// source calls it off.
+func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
+	for {
+		typ, payload, err := d.conn.ReadFrame()
+		if errors.Is(err, io.EOF) {
+			err = fault.New(fault.Connect, "source closed the connection")
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return false, err
+		}
+		switch typ {
+		case transport.TypeAbort:
+			return true, nil
+		case transport.TypeFilesBegin:
+			last, err := d.takeFiles(ctx, payload)
+			if err != nil || last {
+				return false, err
+			}
+		default:
+			if err := d.takeMemory(typ, payload); err != nil {
+				return false, err
+			}
+		}
+	}
+}
+
+// takeFiles receives one pass over the files; after the last one, all of the
+// state must be here.
+func (d *destination) takeFiles(ctx context.Context, payload []byte) (last bool, err error) {
+	var begin struct {
+		Frozen bool `json:"frozen"`
+	}
+	if err := transport.DecodeJSON(transport.TypeFilesBegin, payload, &begin); err != nil {
+		return false, err
+	}
+	if _, err := d.tree.Receive(ctx, d.conn, append([]byte(nil), payload...)); err != nil {
+		return false, err
+	}
+	if !begin.Frozen {
+		return false, d.conn.WriteJSON(transport.TypeFilesDone, nil)
+	}
+	if d.offer.Live && !d.ended {
+		return false, fault.New(fault.Protocol, "last files before the end of memory")
+	}
+	return true, nil
+}
+
+func (d *destination) takeMemory(typ transport.Type, payload []byte) error {
+	if d.store == nil || d.ended {
+		return fault.New(fault.Protocol, "unexpected %s", typ)
+	}
+	switch typ {
+	case transport.TypeMemoryBegin:
+		return nil
+	case transport.TypePages:
+		p, err := transport.ParsePages(payload)
+		if err != nil {
+			return err
+		}
+		if p.Flags&transport.PagePresent != 0 {
+			d.got.Pages += uint64(p.Count)
+		}
+		return d.store.Pages(p.Space == transport.SpaceShmem, p.ID, p.Address, p.Count, p.Flags, p.Data)
+	case transport.TypeImage:
+		m, err := transport.ParseImage(payload)
+		if err != nil {
+			return err
+		}
+		if m.Last {
+			d.got.Images++
+		}
+		return d.store.Image(m.Name, m.Data, m.Last)
+	case transport.TypeMemoryEnd:
+		return d.endMemory(payload)
+	}
+	return fault.New(fault.Protocol, "unexpected %s", typ)
+}
+
+func (d *destination) endMemory(payload []byte) error {
+	var want MemoryEnd
+	if err := transport.DecodeJSON(transport.TypeMemoryEnd, payload, &want); err != nil {
+		return err
+	}
+	if want != d.got {
+		return fault.New(fault.Protocol, "got %d images and %d pages of %d and %d", d.got.Images, d.got.Pages, want.Images, want.Pages)
+	}
+	d.ended = true
+	return d.store.Finish()
+}
+
+// build puts the config beside its final place and restores the processes,
+// frozen and without network to the outside.
+func (d *destination) build() error {
+	if err := d.tree.Finish(); err != nil {
+		return err
+	}
+	if err := d.stageConfig(); err != nil {
+		return err
+	}
+	if !d.offer.Live {
+		return d.tree.Sync()
+	}
+	init, err := restore.Restore(restore.Config{
+		Criu: d.criu, Dir: d.store.Dir(), Root: d.c.Root(), Connect: d.shell.Connect, Freeze: d.freezer.Mark,
+	})
+	if err != nil {
+		d.keepLog()
+		return err
+	}
+	return d.shell.Started(init)
+}
+
+// keepLog saves CRIU's log, whose summary the error has, for a person to read.
+func (d *destination) keepLog() {
+	path := filepath.Join(d.host.Lib, "log", fmt.Sprintf("restore-%d.log", d.c.ID))
+	if os.MkdirAll(filepath.Dir(path), 0o755) == nil {
+		_ = restore.KeepLog(d.store.Dir(), path)
+	}
+}
+
+func (d *destination) findCriu() (err error) {
+	if d.criu, err = criu.Find(); err != nil {
+		return err
+	}
+	return checkCriu(d.criu, d.offer.Criu)
+}

@@ -1,0 +1,23 @@
+// Package migrate moves a container from this host to another one: Send is the
+// source's side, Receive the destination's, and between them is one
+// transport.Conn. A container that runs is moved running.
+//
+// What happens, in order, with the side that does it:
+//
+//	both  check everything that can be checked before anything is changed
+//	S     sends the private area while the container runs, then what changed
+//	S     holds its network and freezes it; from here it stands still
+//	S     sends memory and CRIU's images, then what changed in the files
+//	R     restores it, frozen, without network
+//	S     writes the handover record (lifecycle.Handover): ownership moves
+//	R     adopts files and config, thaws, announces the addresses
+//	S     kills what is left, its traffic still held, and removes its files
+//
+// Before the record every failure ends with the container running at the
+// source as before and nothing at the destination. After it the source never
+// runs the container again: it delivers the decision, over a new connection if
+// it has to, and the destination keeps the restored container, frozen, until
+// it hears.
+//
+// The package does not know how pages are found or encoded.
+package migrate

@@ -1,0 +1,95 @@
+package migrate
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Event is what a running migration tells whoever watches it. It is also one
+// line of the stream that a remote source writes (see Serve).
+type Event struct {
+	Kind   string  `json:"event"`            // one of the constants below
+	Phase  string  `json:"phase,omitempty"`  // of Progress and Done
+	Millis float64 `json:"ms,omitempty"`     // of Done
+	Bytes  uint64  `json:"bytes,omitempty"`  // of Done: moved; of Progress: so far
+	Total  uint64  `json:"total,omitempty"`  // of Progress: expected, 0 if unknown
+	Text   string  `json:"text,omitempty"`   // of Note and Failed
+	Report *Report `json:"report,omitempty"` // of Finished
+	Fault  uint16  `json:"fault,omitempty"`  // of Failed: a fault.Kind
+	Hint   string  `json:"hint,omitempty"`   // of Failed
+}
+
+// Kinds of events.
+const (
+	Progress = "progress" // a phase goes on
+	Done     = "done"     // a phase has ended
+	Note     = "note"     // something the user should know
+	Finished = "finished" // all is well; the last event
+	Failed   = "failed"   // the last event
+)
+
+// Phase is how long one part of a migration took and what it moved.
+type Phase struct {
+	Name  string  `json:"name"`
+	MS    float64 `json:"ms"`
+	Bytes uint64  `json:"bytes"`
+}
+
+// Report is the outcome of a migration; its JSON form is described by
+// docs/vzmigrate.schema.json. Times are the source's clock.
+type Report struct {
+	CTID        uint32  `json:"ctid"`
+	Source      string  `json:"src"`
+	Destination string  `json:"dst"`
+	Live        bool    `json:"live"`
+	Downtime    float64 `json:"downtime_ms"` // from the held network to the news that the container runs
+	Phases      []Phase `json:"phases"`
+	Total       float64 `json:"total_ms"`
+	WireBytes   uint64  `json:"wire_bytes"`   // sent, after compression
+	MemoryBytes uint64  `json:"memory_bytes"` // of the container's pages
+	Tracker     string  `json:"tracker"`
+	Rounds      []Round `json:"rounds"`
+}
+
+// Round is one pre-copy round of memory.
+type Round struct {
+	MS    float64 `json:"ms"`
+	Pages uint64  `json:"pages"`
+	Dirty uint64  `json:"dirty"`
+}
+
+// The phases of the downtime, in order. They follow one another without a
+// gap, so their sum is the downtime.
+const (
+	phaseFreeze  = "freeze"
+	phaseDump    = "dump"
+	phaseSend    = "send"
+	phaseRestore = "restore"
+)
+
+// Summary is the line that ends a migration:
+// "downtime 231 ms (freeze 3, dump 101, send 22, restore 105), total 3.4 s, 41.2 MiB sent".
+func (r *Report) Summary() string {
+	var b strings.Builder
+	if r.Live {
+		fmt.Fprintf(&b, "downtime %.0f ms (", r.Downtime)
+		for i, name := range []string{phaseFreeze, phaseDump, phaseSend, phaseRestore} {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%s %.0f", name, r.phase(name))
+		}
+		b.WriteString("), ")
+	}
+	fmt.Fprintf(&b, "total %.1f s, %.1f MiB sent", r.Total/1e3, float64(r.WireBytes)/(1<<20))
+	return b.String()
+}
+
+func (r *Report) phase(name string) (ms float64) {
+	for _, p := range r.Phases {
+		if p.Name == name {
+			ms += p.MS
+		}
+	}
+	return ms
+}

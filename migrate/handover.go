@@ -1,0 +1,174 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/vzkit/vzkit/freeze"
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/transport"
+)
+
+// deliveryTime is how long the source goes on delivering a handover before it
+// leaves that to the next command.
+const deliveryTime = 30 * time.Second
+
+// awaitRestored waits until the destination holds the whole container.
+func (s *source) awaitRestored(ctx context.Context) error {
+	return s.peer.expect(ctx, transport.TypeRestored, nil)
+}
+
+// handOver writes the record and delivers it. From the record on there is no
+// way back, so a signal no longer ends it: ctx is not used after that.
+func (s *source) handOver(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.live {
+		if err := s.c.Venet().Unroute(); err != nil {
+			return fault.Wrap(fault.Network, err)
+		}
+		s.undo.Push("route", func() error { return s.c.Venet().Route(&s.undo) })
+	}
+	err := s.c.HandOver(lifecycle.Handover{ID: s.id, To: s.To, Live: s.live, At: time.Now()})
+	if err != nil {
+		// Whether it is on the disk is not known; without it the source owns.
+		return errors.Join(fault.New(fault.Other, "record handover: %w", err), s.c.Delivered())
+	}
+	s.undo.Keep()
+	return s.deliver()
+}
+
+// deliver tells the destination to run the container, and lets go of it here
+// when it does.
+func (s *source) deliver() error {
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTime)
+	defer cancel()
+	err := s.commit(ctx)
+	for wait := 500 * time.Millisecond; err != nil && !isRefusal(err) && ctx.Err() == nil; wait *= 2 {
+		s.Emit(Event{Kind: Note, Text: "handover is recorded but not confirmed, trying again: " + err.Error()})
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		err = s.attach(ctx)
+	}
+	if err != nil {
+		return fault.New(fault.Undelivered, "container %d is handed to %s, which has not confirmed: %w", s.c.ID, s.To, err).
+			WithHint("It stands still and is whole. vzmigrate %s %d delivers the handover when %s can be reached.", s.To, s.c.ID, s.To)
+	}
+	if s.frozen != nil {
+		s.standstill(phaseRestore, 0)
+	}
+	return s.letGo()
+}
+
+// isRefusal tells an answer from a lost connection: asking again would bring
+// the same.
+func isRefusal(err error) bool {
+	var refused *transport.PeerError
+	return errors.As(err, &refused)
+}
+
+// commit delivers the decision on the connection there is.
+func (s *source) commit(ctx context.Context) error {
+	if err := s.peer.WriteJSON(transport.TypeCommit, nil); err != nil {
+		return err
+	}
+	return s.peer.expect(ctx, transport.TypeResumed, nil)
+}
+
+// attach delivers the decision on a new connection: to the receiver that holds
+// the container, or it hears that the container runs there already.
+func (s *source) attach(ctx context.Context) error {
+	if s.peer != nil {
+		s.peer.close()
+	}
+	link, err := s.Dial(ctx)
+	if err != nil {
+		return fault.Wrap(fault.Connect, err)
+	}
+	if s.peer, err = connect(link, s.hostID, func(error) {}); err != nil {
+		return err
+	}
+	if err := s.peer.WriteJSON(transport.TypeAttach, Attach{ID: s.id, CTID: s.c.ID}); err != nil {
+		return err
+	}
+	f, err := s.peer.next(ctx, transport.TypeRestored, transport.TypeResumed)
+	if err != nil || f.typ == transport.TypeResumed {
+		return err
+	}
+	return s.commit(ctx)
+}
+
+// letGo removes the container from this host, now that it runs elsewhere. It
+// stays held and frozen until its processes are dead: none of their packets
+// escapes.
+func (s *source) letGo() error {
+	start := time.Now()
+	errs := []error{s.kill(), s.c.Dismantle()}
+	if s.frozen != nil {
+		errs = append(errs, s.frozen.hold.Release())
+	}
+	s.report.WireBytes = s.peer.Counts().SentBytes
+	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
+	s.peer.close()
+	if s.tree != nil {
+		errs = append(errs, s.tree.Close())
+	}
+	if s.KeepFiles {
+		errs = append(errs, s.c.RetireConfig(".migrated"))
+	} else {
+		errs = append(errs, s.c.Remove(".migrated"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		// The container runs at the destination: say so, whatever is left here.
+		s.Emit(Event{Kind: Note, Text: "container runs on " + s.To + ", but something is left here: " + err.Error()})
+	}
+	if err := s.c.Delivered(); err != nil {
+		return err
+	}
+	s.done("finish", start, 0)
+	return nil
+}
+
+// kill ends the processes that are still frozen here.
+func (s *source) kill() error {
+	g, err := s.c.Cgroup()
+	if err != nil {
+		return err
+	}
+	dir, unified, err := g.Freezer()
+	if err != nil {
+		return err
+	}
+	z := freeze.Freezer{Dir: dir, Unified: unified}
+	return g.Kill(z.Thaw)
+}
+
+// redeliver goes on with a handover that an earlier command has recorded and
+// could not deliver.
+func (s *source) redeliver(ctx context.Context, h *lifecycle.Handover) (err error) {
+	if h.To != s.To {
+		return fault.New(fault.Undelivered, "container %d is handed to %s", s.c.ID, h.To).
+			WithHint("vzmigrate %s %d delivers the handover.", h.To, s.c.ID)
+	}
+	if s.hostID, err = s.c.Host().HostID(); err != nil {
+		return err
+	}
+	s.id, s.live, s.report.Live = h.ID, h.Live, h.Live
+	s.Emit(Event{Kind: Note, Text: "delivering the handover of " + h.At.Format(time.DateTime)})
+	if h.Live { // whoever froze it may have died with its hold in place, or not
+		hold, err := freeze.HoldLink(s.c.Venet().HostEnd())
+		if err == nil {
+			defer hold.Release()
+		}
+	}
+	if err := s.attach(ctx); err != nil {
+		return fault.New(fault.Undelivered, "deliver container %d to %s: %w", s.c.ID, h.To, err).
+			WithHint("Its files and the record of %s are kept here; nothing runs it.", h.At.Format(time.DateTime))
+	}
+	return s.letGo()
+}

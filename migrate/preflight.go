@@ -1,0 +1,126 @@
+package migrate
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/criu"
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/lifecycle/config"
+)
+
+// Space that must be free at the destination beyond what the source says it
+// will send: the container goes on writing.
+const (
+	spareBytes  = 64 << 20
+	spareInodes = 1024
+)
+
+// check refuses an offer that this host cannot take, before any side effect.
+func (d *destination) check() error {
+	o := d.offer
+	if o.CTID < lifecycle.MinCTID || o.CTID > lifecycle.MaxCTID {
+		return fault.New(fault.Protocol, "container id %d is out of range", o.CTID)
+	}
+	f, err := config.Parse([]byte(o.Config))
+	if err != nil {
+		return err
+	}
+	if d.c, err = d.host.With(o.CTID, f); err != nil {
+		return err
+	}
+	if err := d.checkAbsent(); err != nil {
+		return err
+	}
+	if err := d.c.CheckFree(); err != nil {
+		return err
+	}
+	if err := checkDisk(filepath.Dir(d.c.Private()), o.Disk, o.Inodes); err != nil {
+		return err
+	}
+	if !o.Live {
+		return nil
+	}
+	if err := checkMemory(d.storeLimit() + o.Memory); err != nil {
+		return err
+	}
+	return d.findCriu()
+}
+
+func (d *destination) checkAbsent() error {
+	for _, path := range []string{d.host.ConfPath(d.c.ID), d.c.Private()} {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return fault.New(fault.Exists, "container %d is there already: %q exists", d.c.ID, path).
+				WithHint("Destroy it there first, or move it away.")
+		}
+	}
+	return nil
+}
+
+// checkDisk compares what will come with what is free where dir is or will be.
+func checkDisk(dir string, bytes, inodes uint64) error {
+	var st unix.Statfs_t
+	err := unix.Statfs(dir, &st)
+	for errors.Is(err, unix.ENOENT) {
+		dir = filepath.Dir(dir)
+		err = unix.Statfs(dir, &st)
+	}
+	if err != nil {
+		return fault.New(fault.NoSpace, "look at free space of %q: %w", dir, err)
+	}
+	free := st.Bavail * uint64(st.Bsize)
+	if free < bytes+spareBytes {
+		return fault.New(fault.NoSpace, "%q has %d MiB free, %d MiB are needed", dir, free>>20, (bytes+spareBytes)>>20).
+			WithHint("Free disk space on the destination.")
+	}
+	if st.Files > 0 && st.Ffree < inodes+spareInodes {
+		return fault.New(fault.NoSpace, "%q has %d inodes free, %d are needed", dir, st.Ffree, inodes+spareInodes).
+			WithHint("Remove files on the destination.")
+	}
+	return nil
+}
+
+// checkMemory compares what the restore will take with what is available
+// (MemAvailable of proc_meminfo(5)).
+func checkMemory(need uint64) error {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return fault.New(fault.NoSpace, "look at memory: %w", err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var kib uint64
+		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); n == 1 && kib<<10 < need {
+			return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", kib>>10, need>>20).
+				WithHint("Free memory on the destination.")
+		}
+	}
+	return nil
+}
+
+// checkCriu refuses a CRIU that does not run here, or is older than the one
+// whose images it would have to read.
+func checkCriu(path string, source int) error {
+	own, err := criu.Version(path)
+	if err != nil {
+		return err
+	}
+	if own/100 < source/100 {
+		return fault.New(fault.NoEngine, "criu %s cannot read images of criu %s", versionText(own), versionText(source)).
+			WithHint("Run scripts/setup on the destination, or bring its CRIU to the source's version.")
+	}
+	if _, err := criu.Do(path, criu.Request{Type: rpc.CriuReqType_CHECK, Opts: criu.Quiet()}); err != nil {
+		return fault.New(fault.NoEngine, "criu %q cannot run on this kernel: %w", path, err).
+			WithHint("Run scripts/setup, which finds or builds a CRIU that works.")
+	}
+	return nil
+}
+
+func versionText(v int) string { return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100) }

@@ -1,0 +1,220 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/vzkit/vzkit/dump"
+	"github.com/vzkit/vzkit/internal/criu"
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/procfs"
+	"github.com/vzkit/vzkit/internal/undo"
+	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/files"
+)
+
+// SendOptions say what goes where, and how.
+type SendOptions struct {
+	From, To    string // the hosts, as the user calls them
+	Dial        Dialer
+	Codec       transport.Codec
+	RequireLive bool        // refuse a container that does not run (--live)
+	KeepFiles   bool        // leave the private area at the source (-r no)
+	Emit        func(Event) // told what happens; must be quick
+}
+
+// source is one migration, seen from the host the container leaves.
+type source struct {
+	SendOptions
+	c       *lifecycle.Container
+	id      string
+	live    bool
+	criu    string // path
+	hostID  string
+	began   time.Time
+	report  Report
+	peer    *peer
+	tree    *files.Source
+	pass    int
+	frozen  *frozen // once the container stands still
+	undo    undo.Stack
+	cancel  context.CancelCauseFunc
+	tracker dump.Tracker
+}
+
+// Send moves container c to another host and returns when it is there and gone
+// from here. If it returns an error of another kind than fault.Undelivered,
+// the container is at the source as it was.
+func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, error) {
+	s := &source{SendOptions: o, c: c, began: time.Now(), tracker: dump.NoTracker{}}
+	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: s.tracker.Name(), Rounds: []Round{}, Phases: []Phase{}}
+	lock, err := c.Host().Lock(c.ID, "vzmigrate")
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	handed, err := c.Handover()
+	if err != nil {
+		return nil, err
+	}
+	if handed != nil {
+		err = s.redeliver(ctx, handed)
+	} else {
+		err = s.move(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.report.Total = millis(time.Since(s.began))
+	return &s.report, nil
+}
+
+// move does everything up to the record, undoes it on failure, and goes on to
+// the handover.
+func (s *source) move(parent context.Context) (err error) {
+	ctx, cancel := context.WithCancelCause(parent)
+	s.cancel = cancel
+	defer cancel(nil)
+	if err := s.check(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && fault.KindOf(err) != fault.Undelivered {
+			err = s.rollBack(parent, ctx, err)
+		}
+	}()
+	for _, step := range []func(context.Context) error{
+		s.connect, s.sendOffer, s.sendFiles, s.sendState, s.awaitRestored,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return s.handOver(parent)
+}
+
+// check refuses, before any side effect, what cannot be moved from here.
+func (s *source) check() error {
+	status, err := s.c.Status()
+	switch {
+	case err != nil:
+		return err
+	case !status.Exists:
+		return fault.New(fault.NoContainer, "container %d has no private area %q", s.c.ID, s.c.Private())
+	case s.RequireLive && !status.Running:
+		return fault.New(fault.NotRunning, "container %d is not running", s.c.ID).
+			WithHint("Leave out --live to move it stopped, or vzctl start %d first.", s.c.ID)
+	case status.Mounted && !status.Running:
+		return fault.New(fault.Mounted, "container %d is mounted", s.c.ID).WithHint("vzctl umount %d first.", s.c.ID)
+	}
+	s.live, s.report.Live = status.Running, status.Running
+	if s.hostID, err = s.c.Host().HostID(); err != nil {
+		return err
+	}
+	if s.live {
+		if s.criu, err = criu.Find(); err != nil {
+			return err
+		}
+		if err := checkCarried(s.c); err != nil {
+			return err
+		}
+	}
+	s.id = uuid.NewString()
+	return nil
+}
+
+func (s *source) connect(ctx context.Context) error {
+	start := time.Now()
+	link, err := s.Dial(ctx)
+	if err != nil {
+		return fault.Wrap(fault.Connect, err)
+	}
+	s.peer, err = connect(link, s.hostID, func(err error) { s.cancel(err) })
+	if err != nil {
+		return err
+	}
+	s.undo.Push("tell the destination", func() error { s.peer.abort(); return nil })
+	s.peer.SetCodec(s.Codec)
+	s.done("connect", start, 0)
+	return nil
+}
+
+func (s *source) sendOffer(ctx context.Context) error {
+	start := time.Now()
+	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live}
+	var err error
+	if offer.Disk, offer.Inodes, err = files.Measure(ctx, s.c.Private()); err != nil {
+		return err
+	}
+	if s.live {
+		if offer.Criu, err = criu.Version(s.criu); err != nil {
+			return err
+		}
+		if offer.Memory, err = memoryOf(s.c); err != nil {
+			return err
+		}
+	}
+	if err := s.peer.WriteJSON(transport.TypeOffer, offer); err != nil {
+		return err
+	}
+	if err := s.peer.expect(ctx, transport.TypeAccept, nil); err != nil {
+		return err
+	}
+	s.done("check", start, 0)
+	return nil
+}
+
+// memoryOf is what the container's processes have in use, in bytes. Shared
+// pages count for each: it is an upper bound.
+func memoryOf(c *lifecycle.Container) (sum uint64, err error) {
+	g, err := c.Cgroup()
+	if err != nil {
+		return 0, err
+	}
+	pids, err := g.Procs()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		rss, err := procfs.RSS(pid)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, err
+		}
+		sum += rss
+	}
+	return sum, nil
+}
+
+// rollBack makes the container run here as before, then the destination clean.
+// It returns the cause of the failure, which the peer may know better.
+func (s *source) rollBack(parent, ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	if parent.Err() != nil {
+		err = fault.New(fault.Interrupted, "interrupted; container %d stays on %s", s.c.ID, s.From)
+	}
+	if uerr := s.undo.Run(); uerr != nil {
+		err = errors.Join(err, uerr)
+	}
+	var remote *transport.PeerError
+	if errors.As(err, &remote) {
+		e := &fault.Error{Kind: fault.KindOf(err), Err: errors.New(s.To + ": " + err.Error()), Hint: fault.HintOf(err)}
+		return e
+	}
+	return err
+}
+
+// done records a phase that has just ended.
+func (s *source) done(name string, start time.Time, bytes uint64) {
+	p := Phase{Name: name, MS: millis(time.Since(start)), Bytes: bytes}
+	s.report.Phases = append(s.report.Phases, p)
+	s.Emit(Event{Kind: Done, Phase: name, Millis: p.MS, Bytes: bytes})
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
