@@ -190,6 +190,9 @@ func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
 			return true, nil
 		case transport.TypeFilesBegin:
 			last, err := d.takeFiles(ctx, payload)
+			if errors.Is(err, files.ErrAbort) {
+				return true, nil
+			}
 			if err != nil || last {
 				return false, err
 			}

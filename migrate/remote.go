@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/lifecycle"
@@ -18,6 +18,13 @@ import (
 
 // program is what runs at the far end of an SSH session.
 const program = "vzmigrate"
+
+// A connection is dead when it has been silent for KeepAliveMax times
+// KeepAlive, though asked.
+const (
+	KeepAlive    = 2 * time.Second
+	KeepAliveMax = 3
+)
 
 // Over returns a Dialer that starts a receiver on the target over SSH. Lines
 // that the far end prints go to note.
@@ -150,23 +157,8 @@ func Drive(ctx context.Context, source *ssh.Target, job Job, emit func(Event)) (
 }
 
 // Serve does the job that comes on in, on this machine, and writes events to
-// out, a line of JSON each.
+// out, a line of JSON each; the last one tells how it ended.
 func Serve(ctx context.Context, h *lifecycle.Host, in io.Reader, out io.Writer) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	reader := bufio.NewReaderSize(io.LimitReader(in, 1<<20), 64<<10)
-	line, err := reader.ReadBytes('\n')
-	if err != nil {
-		return fault.New(fault.Usage, "read job: %w", err)
-	}
-	var job Job
-	if err := json.Unmarshal(line, &job); err != nil {
-		return fault.New(fault.Usage, "read job: %w", err)
-	}
-	go func() { // until the end of the input
-		_, _ = io.Copy(io.Discard, reader)
-		cancel()
-	}()
 	events := json.NewEncoder(out)
 	var mu sync.Mutex
 	emit := func(e Event) {
@@ -174,13 +166,31 @@ func Serve(ctx context.Context, h *lifecycle.Host, in io.Reader, out io.Writer) 
 		defer mu.Unlock()
 		_ = events.Encode(e) // nobody listens any more: the migration decides for itself
 	}
-	report, err := job.run(ctx, h, emit)
+	report, err := serve(ctx, h, in, emit)
 	if err != nil {
 		emit(Event{Kind: Failed, Text: err.Error(), Hint: fault.HintOf(err), Fault: uint16(fault.KindOf(err))})
 		return err
 	}
 	emit(Event{Kind: Finished, Report: report})
 	return nil
+}
+
+// maxJob bounds the job's line, in bytes; most of it is known_hosts.
+const maxJob = 1 << 20
+
+func serve(ctx context.Context, h *lifecycle.Host, in io.Reader, emit func(Event)) (*Report, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var job Job
+	input := json.NewDecoder(io.LimitReader(in, maxJob))
+	if err := input.Decode(&job); err != nil {
+		return nil, fault.New(fault.Usage, "read job: %w", err)
+	}
+	go func() { // until the end of the input
+		_, _ = io.Copy(io.Discard, in)
+		cancel()
+	}()
+	return job.run(ctx, h, emit)
 }
 
 func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Report, error) {
@@ -192,7 +202,7 @@ func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Rep
 	if err != nil {
 		return nil, err
 	}
-	target, err := ssh.Resolve(j.Target, ssh.Options{User: j.User, Port: j.Port, KnownHosts: j.KnownHosts, AgentSocket: os.Getenv("SSH_AUTH_SOCK")})
+	target, err := ssh.Resolve(j.Target, ssh.Options{User: j.User, Port: j.Port, KnownHosts: j.KnownHosts, KeepAlive: KeepAlive, KeepAliveMax: KeepAliveMax})
 	if err != nil {
 		return nil, err
 	}
