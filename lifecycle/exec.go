@@ -15,6 +15,9 @@ import (
 // Command prepares argv to run in the running container, as its root and in
 // its cgroup. Standard streams are the caller's to set.
 func (c *Container) Command(ctx context.Context, argv []string) (*exec.Cmd, error) {
+	if err := c.CheckOwned(); err != nil {
+		return nil, err
+	}
 	init := c.Init()
 	if init == 0 {
 		return nil, fault.New(fault.NotRunning, "container %d is not running", c.ID).WithHint("vzctl start %d first.", c.ID)

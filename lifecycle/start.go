@@ -126,6 +126,9 @@ func (c *Container) Stop(ctx context.Context, fast bool) error {
 
 // StopLocked is Stop for a caller that holds the lock.
 func (c *Container) StopLocked(ctx context.Context, fast bool) error {
+	if err := c.CheckOwned(); err != nil {
+		return err
+	}
 	if init := c.Init(); init != 0 && !fast {
 		c.halt(ctx, init)
 	}

@@ -41,6 +41,7 @@ type source struct {
 	peer    *peer
 	tree    *files.Source
 	pass    int
+	disk    uint64 // bytes of the private area, about what the first pass sends
 	frozen  *frozen // once the container stands still
 	undo    undo.Stack
 	cancel  context.CancelCauseFunc
@@ -151,6 +152,7 @@ func (s *source) sendOffer(ctx context.Context) error {
 	if offer.Disk, offer.Inodes, err = files.Measure(ctx, s.c.Private()); err != nil {
 		return err
 	}
+	s.disk = offer.Disk
 	if s.live {
 		if offer.Criu, err = criu.Version(s.criu); err != nil {
 			return err

@@ -51,7 +51,7 @@ func (s *source) sendFiles(ctx context.Context) error {
 func (s *source) sendPass(ctx context.Context, last bool) (uint64, error) {
 	start := time.Now()
 	s.pass++
-	o := files.PassOptions{Pass: s.pass, Frozen: last, Progress: s.progress("files")}
+	o := files.PassOptions{Pass: s.pass, Frozen: last, Progress: s.progress()}
 	if s.frozen != nil {
 		o.Always = s.frozen.writable
 	}
@@ -69,12 +69,17 @@ func (s *source) sendPass(ctx context.Context, last bool) (uint64, error) {
 	return stats.Bytes, nil
 }
 
-func (s *source) progress(phase string) func(files.Stats) {
+// progress tells, now and then, how far a pass over the files is.
+func (s *source) progress() func(files.Stats) {
 	var next time.Time
+	var total uint64
+	if s.pass == 1 {
+		total = s.disk
+	}
 	return func(st files.Stats) {
 		if now := time.Now(); now.After(next) {
 			next = now.Add(100 * time.Millisecond)
-			s.Emit(Event{Kind: Progress, Phase: phase, Bytes: st.Bytes})
+			s.Emit(Event{Kind: Progress, Phase: "files", Bytes: st.Bytes, Total: total})
 		}
 	}
 }
