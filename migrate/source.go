@@ -41,7 +41,7 @@ type source struct {
 	peer    *peer
 	tree    *files.Source
 	pass    int
-	disk    uint64 // bytes of the private area, about what the first pass sends
+	disk    uint64  // bytes of the private area, about what the first pass sends
 	frozen  *frozen // once the container stands still
 	undo    undo.Stack
 	cancel  context.CancelCauseFunc

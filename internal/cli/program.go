@@ -25,6 +25,7 @@ type program struct {
 	stdout, stderr io.Writer
 	code           func(error) int // exit code of an error
 	parsed         bool            // the command line is right; what fails now is the command
+	silent         bool            // its errors are told on another way than standard error
 }
 
 // run executes root with args and returns the exit code.
@@ -43,7 +44,9 @@ func (p *program) run(ctx context.Context, root *cobra.Command, args []string) i
 	if !p.parsed {
 		err = fault.New(fault.Usage, "%w", err).WithHint("%s --help shows how it is used.", p.name)
 	}
-	p.report(err)
+	if !p.silent {
+		p.report(err)
+	}
 	return p.code(err)
 }
 

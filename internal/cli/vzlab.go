@@ -166,7 +166,8 @@ func (v *vzlab) exec() *cobra.Command {
 				argv = argv[1:]
 			}
 			if len(argv) == 0 {
-				return fault.New(fault.Usage, "no command to run on %q", name)
+				return fault.New(fault.Usage, "no command to run on %q", name).
+					WithHint("Say which, for example: vzlab exec %s -- vzlist -a", name)
 			}
 			h, err := v.host(name)
 			if err != nil {

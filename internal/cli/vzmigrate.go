@@ -99,8 +99,10 @@ func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string)
 	}
 	switch {
 	case v.receive:
+		v.silent = true // the source tells
 		return v.receiveOne(ctx)
 	case v.serve:
+		v.silent = true // so does the events' reader
 		return migrate.Serve(ctx, v.host, v.stdin, v.stdout)
 	}
 	watch := newWatcher(v.stderr, v.asJSON || v.quiet)
@@ -112,8 +114,7 @@ func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string)
 	return v.print(report)
 }
 
-// receiveOne is the destination's side. The source prints its error: here it
-// would come twice.
+// receiveOne is the destination's side.
 func (v *vzmigrate) receiveOne(ctx context.Context) error {
 	return migrate.Receive(ctx, v.host, struct {
 		io.Reader
@@ -144,14 +145,14 @@ func (v *vzmigrate) move(ctx context.Context, args []string, emit func(migrate.E
 		return nil, fault.New(fault.SameHost, "source and destination are both %q", dest).
 			WithHint("Name another host as the destination.")
 	}
-	to, err := ssh.Resolve(dest, ssh.Options{ConfigFile: v.sshConfig})
+	to, err := ssh.Resolve(dest, v.sshOptions())
 	if err != nil {
 		return nil, err
 	}
 	if local[source] {
 		return v.moveFromHere(ctx, to, container, emit)
 	}
-	from, err := ssh.Resolve(source, ssh.Options{ConfigFile: v.sshConfig})
+	from, err := ssh.Resolve(source, v.sshOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -206,4 +207,10 @@ func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container 
 		From: here, To: to.Name, Dial: migrate.Over(to, note), Codec: codec,
 		RequireLive: v.live, KeepFiles: v.removeArea == "no", Emit: emit,
 	})
+}
+
+// sshOptions are those of every connection. A link that is dead must be seen
+// within seconds, whatever a user's ssh_config says for interactive sessions.
+func (v *vzmigrate) sshOptions() ssh.Options {
+	return ssh.Options{ConfigFile: v.sshConfig, KeepAlive: migrate.KeepAlive, KeepAliveMax: migrate.KeepAliveMax}
 }

@@ -17,30 +17,13 @@ import (
 // Vztmpl is the command vztmpl: it builds, lists and removes OS templates. It
 // returns the exit code, which is vzctl's for the same kind of error.
 func Vztmpl(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	v := &vztmpl{out: stdout, err: stderr}
-	root := v.command()
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	if !v.parsed {
-		err = fault.New(fault.Usage, "%w", err).WithHint("See `vztmpl --help`.")
-	}
-	fmt.Fprintf(stderr, "vztmpl: %v\n", err)
-	if hint := fault.HintOf(err); hint != "" {
-		fmt.Fprintf(stderr, "hint: %s\n", hint)
-	}
-	return fault.VzctlCode(err)
+	v := &vztmpl{program: program{name: "vztmpl", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode}}
+	return v.run(ctx, v.command(), args)
 }
 
 type vztmpl struct {
-	store    template.Store
-	out, err io.Writer
-	parsed   bool // the command line is right; what fails now is the command
+	program
+	store template.Store
 }
 
 func (v *vztmpl) command() *cobra.Command {
@@ -48,12 +31,9 @@ func (v *vztmpl) command() *cobra.Command {
 		Use:   "vztmpl",
 		Short: "Build and list OS templates for containers",
 		Long: "vztmpl builds and lists OS templates for containers.\n\nTemplates that can be built: " +
-			strings.Join(template.Buildable(), ", ") + ".\n\nExit status: 0, or vzctl's: 9 locked, 12 not root, " +
-			"20 wrong command line,\n21 bad value, 91 no such template, 130 interrupted, 3 other.",
-		SilenceUsage: true, SilenceErrors: true,
-		PersistentPreRun: func(*cobra.Command, []string) { v.parsed = true },
+			strings.Join(template.Buildable(), ", ") + ".\n\nExit status: 0, or vzctl's: 12 not root, 20 wrong command " +
+			"line, 21 bad value,\n46 no space, 91 no such template, 130 interrupted, 3 other.",
 	}
-	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&v.store.Dir, "dir", template.DefaultDir, "template directory")
 	root.AddCommand(v.build(), v.list(), v.info(), v.remove(), v.path())
 	return root
@@ -67,12 +47,12 @@ func (v *vztmpl) build() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Name = args[0]
-			o.Progress = func(step string) { fmt.Fprintln(v.err, step) }
+			o.Progress = func(step string) { fmt.Fprintln(v.stderr, step) }
 			info, err := v.store.Build(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(v.out, "%s: %d packages, %d entries, %s\n",
+			fmt.Fprintf(v.stdout, "%s: %d packages, %d entries, %s\n",
 				info.Name, len(info.Packages), info.Entries, mebibytes(info.Size))
 			return nil
 		},
@@ -97,7 +77,7 @@ func (v *vztmpl) list() *cobra.Command {
 				v.json(all)
 				return err
 			}
-			w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', 0)
+			w := tabwriter.NewWriter(v.stdout, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tDISTRIBUTION\tRELEASE\tARCH\tSIZE\tUNPACKED\tBUILT")
 			for _, t := range all {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.Name, t.Distribution, t.Release, t.Arch,
@@ -147,7 +127,7 @@ func (v *vztmpl) path() *cobra.Command {
 			}
 			tarball, err := v.store.Path(args[0])
 			if err == nil {
-				fmt.Fprintln(v.out, tarball)
+				fmt.Fprintln(v.stdout, tarball)
 			}
 			return err
 		},
@@ -155,10 +135,10 @@ func (v *vztmpl) path() *cobra.Command {
 }
 
 func (v *vztmpl) json(x any) {
-	e := json.NewEncoder(v.out)
+	e := json.NewEncoder(v.stdout)
 	e.SetIndent("", "  ")
 	if err := e.Encode(x); err != nil {
-		fmt.Fprintf(v.err, "vztmpl: print json: %v\n", err)
+		fmt.Fprintf(v.stderr, "vztmpl: print json: %v\n", err)
 	}
 }
 

@@ -140,6 +140,7 @@ func TestDownKillsFrozen(t *testing.T) {
 		d=$(awk '$3 == "cgroup" && $4 ~ /freezer/ || $3 == "cgroup2" {print $2}' /proc/mounts | head -1)
 		mkdir $d/frozen
 		sleep 1000 >/dev/null 2>&1 &
+		until grep -q sleep /proc/$!/comm; do :; done
 		echo $! >$d/frozen/cgroup.procs
 		if test -e $d/frozen/freezer.state
 		then echo FROZEN >$d/frozen/freezer.state
@@ -174,16 +175,16 @@ const chrootScript = `
 	cp "$2" $root/bin.lab/vzlab
 	mount --make-rshared /
 	before=$(wc -l </proc/self/mountinfo)
-	in() { chroot $root "$@"; }
-	trap 'in /bin.lab/vzlab down --all' EXIT
-	in /bin.lab/vzlab up 1
+	inside() { chroot $root "$@"; }
+	trap 'inside /bin.lab/vzlab down --all' EXIT
+	inside /bin.lab/vzlab up 1
 	test $(wc -l </proc/self/mountinfo) = $before
-	test "$(in /bin.lab/vzlab exec admin -- ssh -o BatchMode=yes alpha hostname)" = alpha
+	test "$(inside /bin.lab/vzlab exec admin -- ssh -o BatchMode=yes alpha hostname)" = alpha
 	# The host's root is one that a container's init can pivot away from.
-	in /bin.lab/vzlab exec alpha -- unshare --mount sh -euc '
+	inside /bin.lab/vzlab exec alpha -- unshare --mount sh -euc '
 		mkdir /run/new; mount --bind / /run/new; cd /run/new
 		mkdir -p run/old; pivot_root . run/old; test -e /bin.lab/vzlab'
-	in /bin.lab/vzlab down --all
+	inside /bin.lab/vzlab down --all
 	! test -e $root/etc/vz; ! test -e $root/var/lib/vz; ! test -e $root/var/lib/vzlab; ! test -e $root/root/.ssh
 	test $(wc -l </proc/self/mountinfo) = $before
 `

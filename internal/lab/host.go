@@ -168,6 +168,9 @@ func (h *Host) answers(ctx context.Context, patience time.Duration) error {
 		if h.greets(ctx) {
 			return nil
 		}
+		if h.Pid() == 0 {
+			return errors.New("init died")
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

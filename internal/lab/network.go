@@ -139,7 +139,8 @@ func (h *Host) plug(sw netns.NsHandle, pid int) error {
 
 func (h *Host) addPort(pid int) error {
 	if old, err := netlink.LinkByName(h.name); err == nil {
-		if err := netlink.LinkDel(old); err != nil {
+		// The kernel may be removing it just now, with the other end.
+		if err := netlink.LinkDel(old); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}

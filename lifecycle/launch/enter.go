@@ -74,7 +74,7 @@ func becomeNsenter(ctid, pid string, argv []string) error {
 	if err := closeFrom(selfFD + 1); err != nil {
 		return err
 	}
-	args := append([]string{nsenter, "--target", pid, "--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup",
+	args := append([]string{nsenter, "--target", pid, "--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--time",
 		"--root", "--wd", "--setuid", "0", "--setgid", "0", "--", selfPath, runName}, argv...)
 	return fmt.Errorf("exec %q: %w", nsenter, syscall.Exec(nsenter, args, os.Environ()))
 }

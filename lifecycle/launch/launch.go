@@ -1,5 +1,5 @@
 // Package launch starts a container's init in namespaces of its own (user,
-// pid, mount, net, uts, ipc, cgroup) and runs commands in a running one.
+// pid, mount, net, uts, ipc, time, cgroup) and runs commands in a running one.
 //
 // The program re-executes itself: Start clones a child into the new
 // namespaces; the child waits until its host side (cgroup, network) is ready,
@@ -102,7 +102,7 @@ func command(spec Spec, files ...*os.File) *exec.Cmd {
 	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+			unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWTIME,
 		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(spec.UID), Size: IDs}},
 		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(spec.GID), Size: IDs}},
 		GidMappingsEnableSetgroups: true,
