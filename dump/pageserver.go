@@ -121,19 +121,31 @@ func (s *pageServer) serve(ctx context.Context) error {
 		if err == nil {
 			err = s.handle(h, buf)
 		}
-		if err == nil && (h.command == cmdClose || h.command == cmdForceClose) {
+		if err == nil && h.closes() {
 			return s.failed
 		}
 		if err != nil {
+			s.refuse()
 			return errors.Join(s.failed, fault.New(fault.Checkpoint, "page server: %w", err))
 		}
 	}
+}
+
+// refuse makes CRIU give up: it hears no more answers, and what it still
+// writes is read, so that it does not hang with the tasks in its hands.
+func (s *pageServer) refuse() {
+	if raw, err := s.ours.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+	}
+	_, _ = io.Copy(io.Discard, s.ours)
 }
 
 type pageHeader struct {
 	command, flags    uint32
 	pages, addr, dest uint64
 }
+
+func (h pageHeader) closes() bool { return h.command == cmdClose || h.command == cmdForceClose }
 
 // next reads a header. CRIU up to 4.1 counts pages in 32 bits, later ones in
 // 64; the first header opens an address space and has zero pages and address,
@@ -148,17 +160,20 @@ func (s *pageServer) next() (pageHeader, error) {
 	if _, err := io.ReadFull(s.ours, b[:size]); err != nil {
 		return pageHeader{}, err
 	}
+	word := binary.NativeEndian.Uint32(b[:])
+	h := pageHeader{command: word & (1<<cmdBits - 1), flags: word >> cmdBits}
+	if h.closes() { // its other fields say nothing
+		return h, nil
+	}
 	if s.header == 0 {
 		s.header = narrow
 		if binary.NativeEndian.Uint64(b[16:]) == 0 {
 			s.header = wide
 			if _, err := io.ReadFull(s.ours, b[narrow:]); err != nil {
-				return pageHeader{}, err
+				return h, io.ErrUnexpectedEOF
 			}
 		}
 	}
-	word := binary.NativeEndian.Uint32(b[:])
-	h := pageHeader{command: word & (1<<cmdBits - 1), flags: word >> cmdBits}
 	if s.header == narrow {
 		h.pages = uint64(binary.NativeEndian.Uint32(b[4:]))
 		h.addr, h.dest = binary.NativeEndian.Uint64(b[8:]), binary.NativeEndian.Uint64(b[16:])

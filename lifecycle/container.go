@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,6 +85,9 @@ func (c *Container) Addresses() ([]netip.Addr, error) {
 		if err != nil {
 			return nil, err
 		}
+		if slices.Contains(addrs, a) {
+			return nil, fault.New(fault.BadValue, "address %s stands twice in %q", a, v)
+		}
 		addrs = append(addrs, a)
 	}
 	return addrs, nil
@@ -95,10 +99,11 @@ func ParseAddress(s string) (netip.Addr, error) {
 	if p, perr := netip.ParsePrefix(s); err != nil && perr == nil {
 		a, err = p.Addr(), nil
 	}
-	if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+	a = a.Unmap()
+	if err != nil || a.Zone() != "" || !a.IsGlobalUnicast() {
 		return netip.Addr{}, fault.New(fault.BadValue, "%q is not a container's IP address", s)
 	}
-	return a.Unmap(), nil
+	return a, nil
 }
 
 // IDs are the host ids of the container's root. Ids below one container's

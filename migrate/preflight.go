@@ -29,6 +29,9 @@ func (d *destination) check() error {
 	if o.CTID < lifecycle.MinCTID || o.CTID > lifecycle.MaxCTID {
 		return fault.New(fault.Protocol, "container id %d is out of range", o.CTID)
 	}
+	if max(o.Memory, o.Disk, o.Inodes) > 1<<60 {
+		return fault.New(fault.NoSpace, "no host has room for what container %d says it is", o.CTID)
+	}
 	f, err := config.Parse([]byte(o.Config))
 	if err != nil {
 		return err

@@ -141,6 +141,9 @@ func Drive(ctx context.Context, source *ssh.Target, job Job, emit func(Event)) (
 		}
 		switch e.Kind {
 		case Finished:
+			if e.Report == nil {
+				return nil, fault.New(fault.Protocol, "%s finished without a report", source.Name)
+			}
 			return e.Report, nil
 		case Failed:
 			err := fault.New(fault.Kind(e.Fault), "%s", transport.Clean(e.Text))

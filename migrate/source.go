@@ -14,6 +14,7 @@ import (
 	"github.com/vzkit/vzkit/internal/procfs"
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/lifecycle/cgroup"
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/files"
 )
@@ -42,6 +43,8 @@ type source struct {
 	tree    *files.Source
 	pass    int
 	disk    uint64  // bytes of the private area, about what the first pass sends
+	cgroup  *cgroup.Group
+	mapped  fileSet // shared mappings seen so far
 	frozen  *frozen // once the container stands still
 	undo    undo.Stack
 	cancel  context.CancelCauseFunc
@@ -52,7 +55,7 @@ type source struct {
 // from here. If it returns an error of another kind than fault.Undelivered,
 // the container is at the source as it was.
 func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, error) {
-	s := &source{SendOptions: o, c: c, began: time.Now(), tracker: dump.NoTracker{}}
+	s := &source{SendOptions: o, c: c, began: time.Now(), tracker: dump.NoTracker{}, mapped: fileSet{}}
 	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: s.tracker.Name(), Rounds: []Round{}, Phases: []Phase{}}
 	lock, err := c.Host().Lock(c.ID, "vzmigrate")
 	if err != nil {
@@ -118,6 +121,9 @@ func (s *source) check() error {
 		return err
 	}
 	if s.live {
+		if s.cgroup, err = s.c.Cgroup(); err != nil {
+			return fault.Wrap(fault.Cgroup, err)
+		}
 		if s.criu, err = criu.Find(); err != nil {
 			return err
 		}
@@ -157,7 +163,7 @@ func (s *source) sendOffer(ctx context.Context) error {
 		if offer.Criu, err = criu.Version(s.criu); err != nil {
 			return err
 		}
-		if offer.Memory, err = memoryOf(s.c); err != nil {
+		if offer.Memory, err = memoryOf(s.cgroup); err != nil {
 			return err
 		}
 	}
@@ -173,11 +179,7 @@ func (s *source) sendOffer(ctx context.Context) error {
 
 // memoryOf is what the container's processes have in use, in bytes. Shared
 // pages count for each: it is an upper bound.
-func memoryOf(c *lifecycle.Container) (sum uint64, err error) {
-	g, err := c.Cgroup()
-	if err != nil {
-		return 0, err
-	}
+func memoryOf(g *cgroup.Group) (sum uint64, err error) {
 	pids, err := g.Procs()
 	if err != nil {
 		return 0, err

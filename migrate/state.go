@@ -10,7 +10,6 @@ import (
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/lifecycle"
-	"github.com/vzkit/vzkit/lifecycle/cgroup"
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/files"
 )
@@ -51,9 +50,14 @@ func (s *source) sendFiles(ctx context.Context) error {
 func (s *source) sendPass(ctx context.Context, last bool) (uint64, error) {
 	start := time.Now()
 	s.pass++
+	if s.live {
+		if err := s.mapped.addShared(s.cgroup); err != nil {
+			return 0, fault.Wrap(fault.Copy, err)
+		}
+	}
 	o := files.PassOptions{Pass: s.pass, Frozen: last, Progress: s.progress()}
-	if s.frozen != nil {
-		o.Always = s.frozen.writable
+	if last {
+		o.Always = s.mapped.has
 	}
 	stats, err := s.tree.Pass(ctx, s.peer, o)
 	if err != nil {
@@ -86,15 +90,11 @@ func (s *source) progress() func(files.Stats) {
 
 // frozen is a container that stands still for its move.
 type frozen struct {
-	cgroup  *cgroup.Group
 	freezer freeze.Freezer
 	hold    *freeze.Hold
 	since   time.Time
 	mark    time.Time // end of the phase before
-	mapped  map[[2]uint64]bool
 }
-
-func (f *frozen) writable(dev, ino uint64) bool { return f.mapped[[2]uint64{dev, ino}] }
 
 // thaw and let its packets through again.
 func (f *frozen) release() error {
@@ -132,26 +132,21 @@ func (s *source) standstill(name string, bytes uint64) {
 }
 
 func (s *source) freeze(ctx context.Context) error {
-	g, err := s.c.Cgroup()
-	if err != nil {
-		return fault.Wrap(fault.Cgroup, err)
-	}
-	dir, unified, err := g.Freezer()
+	dir, unified, err := s.cgroup.Freezer()
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
-	f, err := standStill(ctx, s.c, g, freeze.Freezer{Dir: dir, Unified: unified})
+	f, err := standStill(ctx, s.c, freeze.Freezer{Dir: dir, Unified: unified})
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
 	s.frozen = f
 	s.undo.Push("thaw", f.release)
 	s.standstill(phaseFreeze, 0)
-	f.mapped, err = mappedWritable(g)
-	return err
+	return nil
 }
 
-func standStill(ctx context.Context, c *lifecycle.Container, g *cgroup.Group, z freeze.Freezer) (*frozen, error) {
+func standStill(ctx context.Context, c *lifecycle.Container, z freeze.Freezer) (*frozen, error) {
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()
 	now := time.Now()
@@ -163,7 +158,7 @@ func standStill(ctx context.Context, c *lifecycle.Container, g *cgroup.Group, z 
 		_ = hold.Release()
 		return nil, err
 	}
-	return &frozen{cgroup: g, freezer: z, hold: hold, since: now, mark: now}, nil
+	return &frozen{freezer: z, hold: hold, since: now, mark: now}, nil
 }
 
 // sendFrozen dumps the frozen container into the connection, and then what

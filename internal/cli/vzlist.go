@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -102,10 +103,7 @@ func (v *vzlist) list(args []string) error {
 			return fault.New(fault.Usage, "unknown field %q", f).WithHint("vzlist --help lists the fields.")
 		}
 	}
-	containers, err := v.chosen(args)
-	if err != nil {
-		return err
-	}
+	containers, broken := v.chosen(args)
 	rows := []listed{}
 	for _, c := range containers {
 		row, err := describe(c)
@@ -117,22 +115,26 @@ func (v *vzlist) list(args []string) error {
 			rows = append(rows, row)
 		}
 	}
-	return v.print(rows)
+	return errors.Join(v.print(rows), broken)
 }
 
+// chosen are the containers to show; what could not be found or read is in
+// the error.
 func (v *vzlist) chosen(args []string) ([]*lifecycle.Container, error) {
 	if len(args) == 0 {
 		return v.host.List()
 	}
 	var chosen []*lifecycle.Container
+	var errs []error
 	for _, name := range args {
 		c, err := v.host.Find(name)
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		chosen = append(chosen, c)
 	}
-	return chosen, nil
+	return chosen, errors.Join(errs...)
 }
 
 func describe(c *lifecycle.Container) (listed, error) {

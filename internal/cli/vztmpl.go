@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/version"
+	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/lifecycle/template"
 )
 
@@ -29,12 +31,12 @@ type vztmpl struct {
 func (v *vztmpl) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vztmpl",
-		Short: "Build and list OS templates for containers",
+		Short: "Build and list OS templates for containers", Version: version.String,
 		Long: "vztmpl builds and lists OS templates for containers.\n\nTemplates that can be built: " +
 			strings.Join(template.Buildable(), ", ") + ".\n\nExit status: 0, or vzctl's: 12 not root, 20 wrong command " +
 			"line, 21 bad value,\n46 no space, 91 no such template, 130 interrupted, 3 other.",
 	}
-	root.PersistentFlags().StringVar(&v.store.Dir, "dir", template.DefaultDir, "template directory")
+	root.PersistentFlags().StringVar(&v.store.Dir, "dir", lifecycle.Local().Templates().Dir, "template directory")
 	root.AddCommand(v.build(), v.list(), v.info(), v.remove(), v.path())
 	return root
 }

@@ -100,7 +100,18 @@ func (g *Group) Create() error {
 	return nil
 }
 
+// create makes the group in one hierarchy. Another command may remove the
+// parent as empty at the same moment: then it is made again.
 func (g *Group) create(h Hierarchy) error {
+	for try := 0; ; try++ {
+		err := g.makeDirs(h)
+		if !errors.Is(err, fs.ErrNotExist) || try == 10 {
+			return err
+		}
+	}
+}
+
+func (g *Group) makeDirs(h Hierarchy) error {
 	for _, dir := range []string{filepath.Join(h.Mount, Parent), g.dir(h)} {
 		if h.Unified {
 			delegate(filepath.Dir(dir))
