@@ -165,10 +165,29 @@ func (c *Container) fill(ctx context.Context, u *undo.Stack) error {
 	if err := makeDevices(staging, int(uid), int(gid)); err != nil {
 		return err
 	}
+	if err := c.writeHostname(staging, int(uid), int(gid)); err != nil {
+		return err
+	}
 	if err := os.Rename(staging, c.Private()); err != nil {
 		return fault.New(fault.Other, "put private area in place: %w", err)
 	}
 	u.Push("remove "+c.Private(), func() error { return os.RemoveAll(c.Private()) })
+	return nil
+}
+
+// writeHostname puts the host name where the container's start scripts look
+// for it, through no link that leads out of its tree.
+func (c *Container) writeHostname(private string, uid, gid int) error {
+	root, err := os.OpenRoot(private)
+	if err != nil {
+		return fault.New(fault.Other, "open private area: %w", err)
+	}
+	defer root.Close()
+	const name = "etc/hostname"
+	err = errors.Join(root.WriteFile(name, []byte(c.Hostname()+"\n"), 0o644), root.Chown(name, uid, gid))
+	if err != nil {
+		return fault.New(fault.Other, "set host name: %w", err)
+	}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -20,7 +21,7 @@ import (
 // returns the exit code, which is vzctl's for the same kind of error.
 func Vztmpl(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	v := &vztmpl{program: program{name: "vztmpl", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode}}
-	return v.run(ctx, v.command(), args)
+	return v.run(ctx, v.root(), args)
 }
 
 type vztmpl struct {
@@ -28,7 +29,7 @@ type vztmpl struct {
 	store template.Store
 }
 
-func (v *vztmpl) command() *cobra.Command {
+func (v *vztmpl) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vztmpl",
 		Short: "Build and list OS templates for containers", Version: version.String,
@@ -36,7 +37,8 @@ func (v *vztmpl) command() *cobra.Command {
 			strings.Join(template.Buildable(), ", ") + ".\n\nExit status: 0, or vzctl's: 12 not root, 20 wrong command " +
 			"line, 21 bad value,\n46 no space, 91 no such template, 130 interrupted, 3 other.",
 	}
-	root.PersistentFlags().StringVar(&v.store.Dir, "dir", lifecycle.Local().Templates().Dir, "template directory")
+	root.PersistentFlags().StringVar(&v.store.Dir, "dir", lifecycle.Local().Templates().Dir, "template directory; also TEMPLATE in vz.conf")
+	root.PersistentFlags().Lookup("dir").DefValue = filepath.Join(lifecycle.Local().Lib, "template")
 	root.AddCommand(v.build(), v.list(), v.info(), v.remove(), v.path())
 	return root
 }
