@@ -16,16 +16,26 @@ import (
 
 // vzbench is the program's streams; each command is a method.
 type vzbench struct {
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	parsed         bool // the command line was in order
+	program
 }
 
 // Vzbench is the program vzbench without its process. Its exit code is 0 if
 // all is well, 1 if something failed or harm was found, 2 for a command line
 // that cannot be used.
 func Vzbench(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	v := &vzbench{stdin: stdin, stdout: stdout, stderr: stderr}
+	v := &vzbench{program{name: "vzbench", stdin: stdin, stdout: stdout, stderr: stderr, code: benchCode}}
+	return v.run(ctx, v.root(), args)
+}
+
+// benchCode is the exit code of an error.
+func benchCode(err error) int {
+	if k := fault.KindOf(err); k == fault.Usage || k == fault.BadValue {
+		return 2
+	}
+	return 1
+}
+
+func (v *vzbench) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vzbench",
 		Short: "Measure what a live migration does to those who use the container",
@@ -33,29 +43,9 @@ func Vzbench(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 
 Exit status: 0 all is well, 1 something failed or harm was found, 2 the command
 line cannot be used.`,
-		SilenceErrors: true, SilenceUsage: true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		PersistentPreRun:  func(*cobra.Command, []string) { v.parsed = true },
 	}
 	root.AddCommand(v.serve(), v.load(), v.ledger(), v.env(), v.version())
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	if !v.parsed {
-		err = fault.New(fault.Usage, "%w", err).WithHint("See: vzbench --help")
-	}
-	fmt.Fprintf(stderr, "vzbench: error: %v\n", err)
-	if hint := fault.HintOf(err); hint != "" {
-		fmt.Fprintf(stderr, "vzbench: hint: %s\n", hint)
-	}
-	if k := fault.KindOf(err); k == fault.Usage || k == fault.BadValue {
-		return 2
-	}
-	return 1
+	return root
 }
 
 func (v *vzbench) version() *cobra.Command {

@@ -29,6 +29,14 @@ func Vzctl(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 		program: program{name: "vzctl", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode},
 		host:    lifecycle.Local(),
 	}
+	code := v.run(ctx, v.root(), args)
+	if v.status != nil {
+		return *v.status
+	}
+	return code
+}
+
+func (v *vzctl) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:     "vzctl COMMAND CTID|NAME [options]",
 		Short:   "Make, run and remove containers",
@@ -54,11 +62,7 @@ container, 20 wrong command line, 21 bad value, 31 not running, 32 running,
 		v.exec("exec", "Run a shell command in a container; failure is exit code 8", shellWords),
 		v.exec("exec2", "Run a shell command in a container; its exit code is the command's", shellWords),
 		v.exec("exec3", "Run a program in a container, without a shell; its exit code is the program's", plainWords))
-	code := v.run(ctx, root, args)
-	if v.status != nil {
-		return *v.status
-	}
-	return code
+	return root
 }
 
 // say prints what has been done.

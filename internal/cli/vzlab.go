@@ -12,6 +12,7 @@ import (
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/lab"
+	"github.com/vzkit/vzkit/internal/version"
 )
 
 const vzlabHelp = `vzlab makes hosts on one machine: alpha, beta, gamma, ... and admin, each
@@ -28,50 +29,31 @@ entered), 20 for wrong usage, 21 for a wrong value, 31 where there is no lab.`
 
 // vzlab is one call of the program.
 type vzlab struct {
-	dir            string
-	stdin          io.Reader
-	stdout, stderr io.Writer
-	parsed         bool // the command line was in order
-	status         int
+	program
+	dir    string
+	status int // exit code of a command on a host, if one ran
 }
 
 // Vzlab is the program vzlab. It returns the exit status.
 func Vzlab(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	v := &vzlab{stdin: stdin, stdout: stdout, stderr: stderr}
-	root := v.root()
-	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return v.status
-	}
-	if !v.parsed {
-		err = fault.New(fault.Usage, "%w", err).WithHint("See: vzlab --help")
-	}
-	fmt.Fprintf(stderr, "vzlab: error: %v\n", err)
-	if hint := fault.HintOf(err); hint != "" {
-		fmt.Fprintf(stderr, "vzlab: hint: %s\n", hint)
-	}
+	v := &vzlab{program: program{name: "vzlab", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode}}
+	code := v.run(ctx, v.root(), args)
 	if v.status != 0 {
 		return v.status
 	}
-	return fault.VzctlCode(err)
+	return code
 }
 
 func (v *vzlab) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "vzlab", Short: "Hosts for trying migrations out, on one machine", Long: vzlabHelp,
-		SilenceUsage: true, SilenceErrors: true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		PersistentPreRun:  func(*cobra.Command, []string) { v.parsed = true },
+		Use: "vzlab", Short: "Hosts for trying migrations out, on one machine", Long: vzlabHelp, Version: version.String,
 	}
 	dir := os.Getenv("VZLAB_DIR")
 	if dir == "" {
 		dir = lab.DefaultDir
 	}
 	root.PersistentFlags().StringVar(&v.dir, "dir", dir, "the lab's state directory; also $VZLAB_DIR")
+	root.PersistentFlags().Lookup("dir").DefValue = lab.DefaultDir
 	root.AddCommand(v.up(), v.down(), v.list(), v.exec(), v.sshConfig(), v.connect(), v.reboot())
 	return root
 }

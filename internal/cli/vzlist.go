@@ -60,6 +60,10 @@ func Vzlist(ctx context.Context, args []string, stdin io.Reader, stdout, stderr 
 		program: program{name: "vzlist", stdin: stdin, stdout: stdout, stderr: stderr, code: listCode},
 		host:    lifecycle.Local(),
 	}
+	return v.run(ctx, v.root(), args)
+}
+
+func (v *vzlist) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "vzlist [-a|-S] [-n] [-H] [-j] [-o FIELD,...|-1] [CTID|NAME...]", Short: "List containers",
 		Long: "List containers: the running ones, or those named.\n\nFields: " + strings.Join(fieldNames(), ", ") +
@@ -77,7 +81,7 @@ func Vzlist(ctx context.Context, args []string, stdin io.Reader, stdout, stderr 
 	f.StringSliceVarP(&v.fields, "output", "o", []string{"ctid", "numproc", "status", "ip", "hostname"}, "fields to show")
 	root.MarkFlagsMutuallyExclusive("all", "stopped")
 	root.MarkFlagsMutuallyExclusive("ctid", "json")
-	return v.run(ctx, root, args)
+	return root
 }
 
 func listCode(error) int { return 1 }

@@ -36,6 +36,10 @@ func Vzmigrate(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 		program: program{name: "vzmigrate", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.MigrateCode},
 		host:    lifecycle.Local(),
 	}
+	return v.run(ctx, v.root(), args)
+}
+
+func (v *vzmigrate) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vzmigrate [flags] [SOURCE] DESTINATION CTID|NAME",
 		Short: "Move a container to another host while it runs",
@@ -59,7 +63,7 @@ destination are the same.`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return v.run1(cmd.Context(), cmd, args) },
 	}
 	v.flags(root.Flags())
-	return v.run(ctx, root, args)
+	return root
 }
 
 func (v *vzmigrate) flags(f *pflag.FlagSet) {

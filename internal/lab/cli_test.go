@@ -33,7 +33,7 @@ func TestProgram(t *testing.T) {
 		{"reboot nemo", 21, `no lab host "nemo"`},
 		{"up many", 21, `"many"`},
 		{"up 9", 21, "out of range"},
-		{"up 1 2", 20, "vzlab: hint: See: vzlab --help"},
+		{"up 1 2", 20, "vzlab: hint: vzlab --help shows how it is used."},
 		{"upp", 20, "unknown command"},
 		{"status --bogus", 20, "unknown flag"},
 	} {

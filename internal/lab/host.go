@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -160,12 +161,21 @@ func (h *Host) sshAddr() string { return netip.AddrPortFrom(h.Addr(), 22).String
 // DialSSH connects to the host's sshd, from inside the host itself.
 func (h *Host) DialSSH(ctx context.Context) (net.Conn, error) { return h.Dial(ctx, "tcp", h.sshAddr()) }
 
-// answers waits until the host's sshd greets a client on admin.
+// How long one try may take to be connected, which needs no process at the
+// other end, and to be greeted.
+const (
+	connectPatience  = 100 * time.Millisecond
+	greetingPatience = 2 * time.Second
+)
+
+// answers waits until an sshd with the host's present configuration greets a
+// client on admin.
 func (h *Host) answers(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("sshd does not answer"))
 	defer cancel()
+	_, version := h.sshdConfig()
 	for {
-		if h.greets(ctx) {
+		if greeting, err := h.greeting(ctx); err == nil && strings.HasSuffix(greeting, version) {
 			return nil
 		}
 		if h.Pid() == 0 {
@@ -179,20 +189,25 @@ func (h *Host) answers(ctx context.Context, patience time.Duration) error {
 	}
 }
 
-func (h *Host) greets(ctx context.Context) bool {
+// greeting is the first line of the host's sshd, as a client on admin gets it.
+func (h *Host) greeting(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
 	admin := Host{lab: h.lab, name: Admin}
 	conn, err := admin.Dial(ctx, "tcp", h.sshAddr())
 	if err != nil {
-		return false
+		return "", err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
+	if err := conn.SetDeadline(time.Now().Add(greetingPatience)); err != nil {
+		return "", err
 	}
-	banner := make([]byte, 4)
-	if _, err := io.ReadFull(conn, banner); err != nil {
-		return false
+	// RFC 4253, section 4.2: 255 bytes at most.
+	line, err := bufio.NewReader(io.LimitReader(conn, 255)).ReadString('\n')
+	if err != nil {
+		return "", err
 	}
-	fmt.Fprint(conn, "SSH-2.0-vzlab\r\n") // a client that says nothing ends up in sshd's log
-	return string(banner) == "SSH-"
+	// A client that says nothing would end up in sshd's log.
+	_, err = io.WriteString(conn, "SSH-2.0-vzlab\r\n")
+	return strings.TrimRight(line, "\r\n"), err
 }

@@ -64,8 +64,8 @@ func Init() {
 func (h *Host) boot1() error {
 	runtime.LockOSThread()
 	release := make([]byte, 1)
-	if n, err := unix.Read(goFD, release); n != 1 || release[0] != goByte {
-		return fmt.Errorf("starter is gone: %v", err)
+	if n, _ := unix.Read(goFD, release); n != 1 || release[0] != goByte {
+		return errors.New("starter is gone")
 	}
 	_ = unix.Close(goFD)
 	hs, err := cgroup.Hierarchies()
@@ -138,6 +138,10 @@ func newDaemon(h *Host) (*daemon, error) {
 	return &daemon{path: path, args: append(args, "-D", "-E", h.path("sshd.log"))}, nil
 }
 
+// restartPause lets the last one's children close its sockets, and keeps an
+// sshd that cannot start from being started without end.
+const restartPause = 100 * time.Millisecond
+
 // supervise keeps sshd running, reaps what the host orphans, and ends with
 // SIGTERM, whereupon the kernel kills the host.
 func (d *daemon) supervise() error {
@@ -152,7 +156,7 @@ func (d *daemon) supervise() error {
 		if err := d.watch(signals, ended); err != nil {
 			return err
 		}
-		time.Sleep(100 * time.Millisecond) // do not spin on one that cannot start
+		time.Sleep(restartPause)
 	}
 }
 
@@ -164,7 +168,9 @@ func (d *daemon) watch(signals <-chan os.Signal, ended <-chan error) error {
 		case s := <-signals:
 			switch s {
 			case syscall.SIGHUP:
-				_ = syscall.Kill(d.pid, syscall.SIGHUP) // sshd(8): reads its configuration again
+				// Not SIGHUP: sshd would listen again at once, and go without an
+				// address whose old socket a child has not closed yet.
+				_ = syscall.Kill(d.pid, syscall.SIGTERM)
 			case syscall.SIGTERM:
 				return errors.New("terminated")
 			}

@@ -30,13 +30,19 @@ func (h *Host) mountAll(hs []cgroup.Hierarchy) error {
 }
 
 // makePrivate cuts the namespace's mounts off from those of the machine. In a
-// chroot whose root is no mount point, the mount that holds it cannot be
-// named; there the host moves to a private copy of the tree.
+// chroot the host first gets a root of its own.
 func makePrivate() error {
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if !errors.Is(err, unix.EINVAL) {
 		return err
 	}
+	return leaveChroot()
+}
+
+// leaveChroot makes a copy of the tree below a chroot, whose root is no mount
+// point, the root of the mount namespace. In a chroot no mount can be made
+// private, no root pivoted, and no user namespace made (user_namespaces(7)).
+func leaveChroot() error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
 		return fmt.Errorf("copy mounts: %w", err)
@@ -44,19 +50,41 @@ func makePrivate() error {
 	defer unix.Close(fd)
 	private := &unix.MountAttr{Propagation: unix.MS_PRIVATE}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, private); err != nil {
+		return fmt.Errorf("make copy private: %w", err)
+	}
+	if err := toNamespaceRoot(); err != nil {
 		return err
 	}
-	// /proc is a mount point of any chroot that can run this program.
-	if err := unix.Mount("", "/proc", "", unix.MS_PRIVATE, ""); err != nil {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return err
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount copy on root: %w", err)
 	}
 	if err := unix.Fchdir(fd); err != nil {
 		return err
 	}
 	return unix.Chroot(".")
+}
+
+// toNamespaceRoot makes the root of the mount namespace this process's root:
+// from a working directory outside of its chroot, ".." leads there (chroot(2)).
+func toNamespaceRoot() error {
+	if err := errors.Join(unix.Chdir("/"), unix.Chroot("/proc")); err != nil {
+		return fmt.Errorf("leave chroot: %w", err)
+	}
+	for {
+		var here, above unix.Stat_t
+		if err := errors.Join(unix.Stat(".", &here), unix.Stat("..", &above)); err != nil {
+			return fmt.Errorf("leave chroot: %w", err)
+		}
+		if here.Dev == above.Dev && here.Ino == above.Ino {
+			return unix.Chroot(".")
+		}
+		if err := unix.Chdir(".."); err != nil {
+			return fmt.Errorf("leave chroot: %w", err)
+		}
+	}
 }
 
 func (h *Host) bindState() error {

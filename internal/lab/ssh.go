@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -89,10 +90,10 @@ func makeKey(path string) ([]byte, error) {
 	return text, writeFile(path, text, 0o600)
 }
 
-// writeSSHD writes the host's sshd_config(5) and tells whether that changed it.
-func (h *Host) writeSSHD() (changed bool, err error) {
-	var b strings.Builder
-	for _, line := range []string{
+// sshdConfig is the host's sshd_config(5), and what its sshd calls itself at
+// the end of its greeting when it has read just that.
+func (h *Host) sshdConfig() (text, version string) {
+	text = strings.Join([]string{
 		"ListenAddress " + h.Addr().String(),
 		"ListenAddress " + h.Addr6().String(),
 		fmt.Sprintf("HostKey %q", h.path("ssh_host_ed25519_key")),
@@ -114,12 +115,9 @@ func (h *Host) writeSSHD() (changed bool, err error) {
 		"MaxSessions 100",
 		"LogLevel ERROR",
 		"Subsystem sftp internal-sftp",
-	} {
-		b.WriteString(line + "\n")
-	}
-	before, _ := os.ReadFile(h.path("sshd_config"))
-	err = writeFile(h.path("sshd_config"), []byte(b.String()), 0o644)
-	return string(before) != b.String(), err
+	}, "\n")
+	version = fmt.Sprintf("vzlab-%.4x", sha256.Sum256([]byte(text)))
+	return text + "\nVersionAddendum " + version + "\n", version
 }
 
 func yesNo(b bool) string {

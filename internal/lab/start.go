@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,12 +30,12 @@ const hostFlags = syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEW
 
 // ensure makes sure that the host runs, is plugged in, and answers.
 func (h *Host) ensure(ctx context.Context, sw netns.NsHandle, u *undo.Stack) error {
-	changed, err := h.writeSSHD()
-	if err != nil {
+	config, _ := h.sshdConfig()
+	if err := writeFile(h.path("sshd_config"), []byte(config), 0o644); err != nil {
 		return err
 	}
 	if pid := h.Pid(); pid != 0 {
-		if err := h.mend(ctx, sw, pid, changed); err == nil || ctx.Err() != nil {
+		if err := h.mend(ctx, sw, pid); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -46,13 +47,14 @@ func (h *Host) ensure(ctx context.Context, sw netns.NsHandle, u *undo.Stack) err
 }
 
 // mend puts right what can be put right without a restart.
-func (h *Host) mend(ctx context.Context, sw netns.NsHandle, pid int, reconfigure bool) error {
+func (h *Host) mend(ctx context.Context, sw netns.NsHandle, pid int) error {
 	if !h.plugged(sw, pid) {
 		if err := h.plug(sw, pid); err != nil {
 			return err
 		}
 	}
-	if reconfigure {
+	_, version := h.sshdConfig()
+	if greeting, err := h.greeting(ctx); err == nil && !strings.HasSuffix(greeting, version) {
 		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 			return err
 		}
