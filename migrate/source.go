@@ -127,7 +127,7 @@ func (s *source) check() error {
 		if s.criu, err = criu.Find(); err != nil {
 			return err
 		}
-		if err := checkCarried(s.c); err != nil {
+		if err := checkCarried(s.c, s.cgroup); err != nil {
 			return err
 		}
 	}

@@ -28,9 +28,6 @@ type Config struct {
 	Freeze func() error
 }
 
-// timeout bounds CRIU's restore, in seconds.
-const timeout = 120
-
 // Restore builds the container's processes and returns the pid of its init.
 // They are all there, and frozen. On error none of them is left.
 func Restore(c Config) (init int, err error) {
@@ -64,7 +61,6 @@ func (c Config) options(log string) *rpc.CriuOpts {
 		NetworkLock:       rpc.CriuNetworkLockMethod_SKIP.Enum(),
 		EmptyNs:           proto.Uint32(unix.CLONE_NEWNET),
 		ManageCgroupsMode: rpc.CriuCgMode_SOFT.Enum(),
-		Timeout:           proto.Uint32(timeout),
 	}
 }
 

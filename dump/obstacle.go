@@ -1,0 +1,72 @@
+package dump
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// impossible are files that CRIU cannot describe, by what their descriptors
+// link to (criu.org/What_cannot_be_checkpointed).
+var impossible = map[string]string{
+	"anon_inode:[io_uring]":    "an io_uring",
+	"anon_inode:[perf_event]":  "a perf event",
+	"anon_inode:[userfaultfd]": "a userfaultfd",
+	"anon_inode:bpf-prog":      "a BPF program",
+}
+
+// Obstacle looks for what CRIU would stumble over, among processes that still
+// run: something it cannot describe, or a tracer that would not let it in. It
+// returns a sentence that names the process, or "" if it sees none.
+func Obstacle(pids []int) (string, error) {
+	for _, pid := range pids {
+		what, err := obstacleOf(pid)
+		if err != nil && !os.IsNotExist(err) && err != unix.ESRCH {
+			return "", fmt.Errorf("look at process %d: %w", pid, err)
+		}
+		if what != "" {
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return fmt.Sprintf("process %d %q %s", pid, bytes.TrimSpace(comm), what), nil
+		}
+	}
+	return "", nil
+}
+
+func obstacleOf(pid int) (string, error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		return "", err
+	}
+	for _, status := range tasks {
+		if tracer := tracerOf(status); tracer != "0" && tracer != "" {
+			return "is traced by process " + tracer, nil
+		}
+	}
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, fd := range fds {
+		link, err := os.Readlink(filepath.Join(dir, fd.Name()))
+		if what, ok := impossible[link]; ok && err == nil {
+			return "has " + what + " open", nil
+		}
+	}
+	return "", nil
+}
+
+// tracerOf reads TracerPid, "" for a task that has ended meanwhile.
+func tracerOf(status string) string {
+	text, err := os.ReadFile(status)
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(text), "\nTracerPid:")
+	tracer, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(tracer)
+}
