@@ -31,9 +31,9 @@ import (
 // time of the move (--link-remap).
 const ghostLimit = 16 << 20
 
-// timeout bounds CRIU's dump, in seconds. CRIU itself gives up then and lets
-// the tasks go; it must not be killed.
-const timeout = 120
+// timeout bounds CRIU's collecting of the tasks, in seconds. It gives up then
+// and lets them go; it must not be killed.
+const timeout = 10
 
 // Sink is where a container's state goes. Both methods may keep nothing of
 // the slices they are given.

@@ -42,7 +42,7 @@ type source struct {
 	peer    *peer
 	tree    *files.Source
 	pass    int
-	disk    uint64  // bytes of the private area, about what the first pass sends
+	disk    uint64 // bytes of the private area, about what the first pass sends
 	cgroup  *cgroup.Group
 	mapped  fileSet // shared mappings seen so far
 	frozen  *frozen // once the container stands still
