@@ -23,6 +23,7 @@ type destination struct {
 	host    *lifecycle.Host
 	conn    *transport.Conn
 	offer   Offer
+	source  string // host id of the source
 	c       *lifecycle.Container
 	criu    string
 	staging string
@@ -30,6 +31,7 @@ type destination struct {
 	shell   *lifecycle.Shell
 	store   *restore.Store
 	freezer freeze.Freezer
+	held    *freeze.Hold
 	got     MemoryEnd
 	ended   bool // memory is complete
 	undo    undo.Stack
@@ -44,7 +46,8 @@ func Receive(ctx context.Context, h *lifecycle.Host, rw io.ReadWriter) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := conn.Handshake(hello(transport.RoleReceiver, id)); err != nil {
+	source, _, err := conn.Handshake(hello(transport.RoleReceiver, id))
+	if err != nil {
 		return tell(conn, err)
 	}
 	typ, payload, err := conn.ReadFrame()
@@ -58,7 +61,7 @@ func Receive(ctx context.Context, h *lifecycle.Host, rw io.ReadWriter) error {
 	case typ != transport.TypeOffer:
 		return tell(conn, fault.New(fault.Protocol, "first frame is %s, want offer", typ))
 	}
-	d := &destination{host: h, conn: conn}
+	d := &destination{host: h, conn: conn, source: source.HostID}
 	if err := transport.DecodeJSON(typ, payload, &d.offer); err != nil {
 		return tell(conn, err)
 	}
@@ -104,7 +107,7 @@ func (d *destination) accept(ctx context.Context) (*lifecycle.Lock, error) {
 	if err := checkID(d.offer.ID); err != nil {
 		return nil, err
 	}
-	lock, err := d.host.Lock(d.offer.CTID, "vzmigrate --receive")
+	lock, err := lock(d.host, d.offer.CTID, d.source)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +142,12 @@ func (d *destination) prepare() error {
 	if d.shell, err = d.c.Prepare(d.staging); err != nil {
 		return err
 	}
+	d.undo.Push("release network", func() error {
+		if d.held == nil {
+			return nil
+		}
+		return d.held.Release()
+	})
 	d.undo.Push("dismantle", d.shell.Close)
 	g, err := d.c.Cgroup()
 	if err != nil {
@@ -276,13 +285,26 @@ func (d *destination) build() error {
 		return d.tree.Sync()
 	}
 	init, err := restore.Restore(restore.Config{
-		Criu: d.criu, Dir: d.store.Dir(), Root: d.c.Root(), Connect: d.shell.Connect, Freeze: d.freezer.Mark,
+		Criu: d.criu, Dir: d.store.Dir(), Root: d.c.Root(), Connect: d.connect, Freeze: d.freezer.Mark,
 	})
 	if err != nil {
 		d.keepLog()
 		return err
 	}
 	return d.shell.Started(init)
+}
+
+// connect gives the container its network and holds it: what restored sockets
+// send, and what the kernel sends for them if they are killed again, must not
+// reach peers while the source owns the container.
+func (d *destination) connect(pid int) (err error) {
+	if err := d.shell.Connect(pid); err != nil {
+		return err
+	}
+	if d.held, err = freeze.HoldLink(d.c.Venet().HostEnd()); err != nil {
+		return fault.Wrap(fault.Network, err)
+	}
+	return nil
 }
 
 // keepLog saves CRIU's log, whose summary the error has, for a person to read.

@@ -59,9 +59,6 @@ func (s *source) deliver() error {
 		return fault.New(fault.Undelivered, "container %d is handed to %s, which has not confirmed: %w", s.c.ID, s.To, err).
 			WithHint("It stands still and is whole. vzmigrate %s %d delivers the handover when %s can be reached.", s.To, s.c.ID, s.To)
 	}
-	if s.frozen != nil {
-		s.standstill(phaseRestore, 0)
-	}
 	return s.letGo()
 }
 
@@ -77,7 +74,20 @@ func (s *source) commit(ctx context.Context) error {
 	if err := s.peer.WriteJSON(transport.TypeCommit, nil); err != nil {
 		return err
 	}
-	return s.peer.expect(ctx, transport.TypeResumed, nil)
+	if err := s.peer.expect(ctx, transport.TypeResumed, nil); err != nil {
+		return err
+	}
+	return s.settled(ctx)
+}
+
+// settled notes the end of the downtime and waits until the container is on
+// the destination's disk: only then may its files go from here.
+func (s *source) settled(ctx context.Context) error {
+	if s.frozen != nil && !s.resumed {
+		s.resumed = true
+		s.standstill(phaseRestore, 0)
+	}
+	return s.peer.expect(ctx, transport.TypeSettled, nil)
 }
 
 // attach delivers the decision on a new connection: to the receiver that holds
@@ -97,8 +107,11 @@ func (s *source) attach(ctx context.Context) error {
 		return err
 	}
 	f, err := s.peer.next(ctx, transport.TypeRestored, transport.TypeResumed)
-	if err != nil || f.typ == transport.TypeResumed {
+	switch {
+	case err != nil:
 		return err
+	case f.typ == transport.TypeResumed:
+		return s.settled(ctx)
 	}
 	return s.commit(ctx)
 }

@@ -1,186 +1,180 @@
 package migrate
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
+	"time"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/transport"
 )
 
-// stageConfig writes the container's config beside its final place, where it
-// is not yet a container's.
-func (d *destination) stageConfig() error {
-	path := d.stagedConfig()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fault.New(fault.Copy, "make config directory: %w", err)
-	}
-	if err := d.c.Conf.Save(path); err != nil {
-		return err
-	}
-	d.undo.Push("remove "+path, func() error { return os.Remove(path) })
-	return nil
+// held is what the process that holds a container tells others on its host:
+// a file beside the socket at which it takes the source's decision.
+type held struct {
+	ID     string `json:"id"`     // of the migration
+	Source string `json:"source"` // host id of the source
 }
 
-func (d *destination) stagedConfig() string { return d.host.ConfPath(d.c.ID) + "." + d.offer.ID }
-
-// hold keeps the finished container, stopped, until the source has decided.
-// The connection may be lost meanwhile: then the decision comes over another
-// one, through the socket at holdPath. Neither a signal nor the end of the
-// SSH session ends it, since only the source knows what has become of its
-// record.
-func (d *destination) hold() error {
-	socket, err := listenHeld(d.host, d.offer.ID)
-	if err != nil {
-		return tell(d.conn, err)
-	}
-	defer socket.Close()
-	for conn := d.conn; ; {
-		done, err := d.decide(conn)
-		if done {
-			return err
-		}
-		next, err := socket.Accept()
-		if err != nil {
-			return fmt.Errorf("wait for the source: %w", err)
-		}
-		conn = transport.NewConn(next, next)
-	}
+func heldPath(h *lifecycle.Host, ctid uint32, ext string) string {
+	return filepath.Join(h.Run, "hold", strconv.FormatUint(uint64(ctid), 10)+ext)
 }
 
-// decide tells the source that the container is held and does what it says.
-// It is not done if the connection ends without a decision.
-func (d *destination) decide(conn *transport.Conn) (done bool, err error) {
-	if err := conn.WriteJSON(transport.TypeRestored, nil); err != nil {
-		return false, err
+// findHeld returns what is held of container ctid here, or nil.
+func findHeld(h *lifecycle.Host, ctid uint32) *held {
+	var x held
+	text, err := os.ReadFile(heldPath(h, ctid, ".json"))
+	if err != nil || json.Unmarshal(text, &x) != nil {
+		return nil
 	}
-	typ, _, err := conn.ReadFrame()
-	switch {
-	case err != nil:
-		return false, err
-	case typ == transport.TypeAbort:
-		err := d.undo.Run()
-		return true, errors.Join(err, conn.WriteJSON(transport.TypeAborted, nil))
-	case typ != transport.TypeCommit:
-		_ = conn.SendError(fault.New(fault.Protocol, "got %s while holding", typ))
-		return false, nil
-	}
-	if err := d.adopt(); err != nil {
-		_ = conn.SendError(err)
-		return true, err
-	}
-	if conn.WriteJSON(transport.TypeResumed, nil) == nil {
-		_ = conn.ReadJSON(transport.TypeFinish, nil) // or the end of the connection: nothing depends on it
-	}
-	return true, nil
+	return &x
 }
 
-// adopt makes the container this host's and lets it run. All that could fail
-// has been done before; here are renames, routes and the thaw.
-func (d *destination) adopt() error {
-	if err := os.Rename(d.staging, d.c.Private()); err != nil {
-		return fault.New(fault.Copy, "put private area in place: %w", err)
-	}
-	if err := os.Rename(d.stagedConfig(), d.host.ConfPath(d.c.ID)); err != nil {
-		return fault.New(fault.Config, "put config in place: %w", err)
-	}
-	if d.offer.Live {
-		if err := d.run(); err != nil {
-			return err
-		}
-		d.shell.Keep()
-	}
-	d.undo.Keep()
-	errs := []error{d.markAdopted(), lifecycle.SyncDir(filepath.Dir(d.c.Private())), d.tree.Sync(), d.tree.Close()}
-	if d.store != nil {
-		errs = append(errs, d.store.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// run opens the container's network and thaws it.
-func (d *destination) run() error {
-	if err := d.shell.Open(); err != nil {
-		return err
-	}
-	return fault.Wrap(fault.Restore, d.freezer.Thaw())
-}
-
-// adoptedPath names the last migration by which a container came here, so that
-// a source that has not heard can be told.
-func adoptedPath(h *lifecycle.Host, ctid uint32) string {
-	return filepath.Join(h.Lib, "handover", fmt.Sprintf("%d.adopted", ctid))
-}
-
-func (d *destination) markAdopted() error {
-	path := adoptedPath(d.host, d.c.ID)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(path, []byte(d.offer.ID+"\n"), 0o644)
-}
-
-// holdPath is the socket of the process that holds a container.
-func holdPath(h *lifecycle.Host, id string) string {
-	return filepath.Join(h.Run, "hold", id+".sock")
-}
-
-func listenHeld(h *lifecycle.Host, id string) (net.Listener, error) {
-	path := holdPath(h, id)
+// listenHeld makes the container known as held and listens for its source.
+func listenHeld(h *lifecycle.Host, ctid uint32, x held) (net.Listener, error) {
+	path := heldPath(h, ctid, ".json")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fault.New(fault.Other, "make socket directory: %w", err)
+		return nil, fault.New(fault.Other, "make hold directory: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	socket := heldPath(h, ctid, ".sock")
+	_ = os.Remove(socket) // of a holder that was killed: we have the container's lock
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		return nil, fault.New(fault.Other, "listen for the source: %w", err)
+	}
+	text, err := json.Marshal(x)
+	if err == nil {
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fault.New(fault.Other, "note what is held: %w", err)
 	}
 	return l, nil
 }
 
-// attach serves a source that comes back for the migration in payload: it is
-// connected to the process that holds the container, or hears that the
-// container runs here.
-func attach(h *lifecycle.Host, conn *transport.Conn, rw io.ReadWriter, payload []byte) error {
-	var a Attach
-	if err := transport.DecodeJSON(transport.TypeAttach, payload, &a); err != nil {
-		return err
-	}
-	if err := checkID(a.ID); err != nil {
-		return err
-	}
-	held, err := net.Dial("unix", holdPath(h, a.ID))
+// answer is what came of asking the source on one connection.
+type answer struct {
+	conn *transport.Conn
+	typ  transport.Type
+	err  error
+}
+
+// hold keeps the finished container, stopped, until the source has decided.
+// The connection may be lost meanwhile, with or without notice: the decision
+// may come over any other one, through the socket. Neither a signal nor the
+// end of the SSH session ends it, since only the source knows what has become
+// of its record.
+func (d *destination) hold() error {
+	socket, err := listenHeld(d.host, d.c.ID, held{ID: d.offer.ID, Source: d.source})
 	if err != nil {
-		return answerAttach(h, conn, a)
+		return tell(d.conn, err)
 	}
-	defer held.Close()
-	// The source says nothing before it has heard from the holder, so no byte
-	// of its is waiting in conn.
-	go func() {
-		_, _ = io.Copy(held, rw)
-		held.Close()
+	over := make(chan struct{})
+	defer func() {
+		close(over)
+		os.Remove(heldPath(d.host, d.c.ID, ".json"))
+		socket.Close()
 	}()
-	_, _ = io.Copy(rw, held)
+	answers := make(chan answer)
+	go ask(d.conn, answers, over)
+	go func() {
+		for {
+			next, err := socket.Accept()
+			if err != nil {
+				return
+			}
+			go ask(transport.NewConn(next, next), answers, over)
+		}
+	}()
+	for a := range answers {
+		if done, err := d.obey(a); done {
+			return err
+		}
+	}
 	return nil
 }
 
-func answerAttach(h *lifecycle.Host, conn *transport.Conn, a Attach) error {
-	text, err := os.ReadFile(adoptedPath(h, a.CTID))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read adoption: %w", err)
+// ask tells the source on conn that the container is held, and passes on what
+// it says. A source that has gone may have left word before that.
+func ask(conn *transport.Conn, answers chan<- answer, over <-chan struct{}) {
+	_ = conn.WriteJSON(transport.TypeRestored, nil)
+	typ, _, err := conn.ReadFrame()
+	select {
+	case answers <- answer{conn, typ, err}:
+	case <-over:
 	}
-	if strings.TrimSpace(string(text)) != a.ID {
-		return fault.New(fault.NoContainer, "container %d is not held here", a.CTID)
+}
+
+// obey does what the source says. It is not done if that is no decision, or
+// if it could not be carried out: the container is held on.
+func (d *destination) obey(a answer) (done bool, err error) {
+	switch {
+	case a.err != nil:
+		return false, nil
+	case a.typ == transport.TypeAbort:
+		err := d.undo.Run()
+		return true, errors.Join(err, a.conn.WriteJSON(transport.TypeAborted, nil))
+	case a.typ != transport.TypeCommit:
+		_ = a.conn.SendError(fault.New(fault.Protocol, "got %s while holding", a.typ))
+		return false, nil
 	}
-	if err := conn.WriteJSON(transport.TypeResumed, nil); err != nil {
-		return err
+	if err := d.adopt(); err != nil {
+		_ = a.conn.SendError(err)
+		return false, nil
 	}
-	_ = conn.ReadJSON(transport.TypeFinish, nil)
-	return nil
+	_ = a.conn.WriteJSON(transport.TypeResumed, nil) // if it does not hear, it asks again
+	if err := d.settle(); err != nil {
+		_ = a.conn.SendError(err)
+		return true, err
+	}
+	if a.conn.WriteJSON(transport.TypeSettled, nil) == nil {
+		_ = a.conn.ReadJSON(transport.TypeFinish, nil) // or the end of the connection: nothing depends on it
+	}
+	return true, nil
+}
+
+// lockTime is how long a new migration waits for a holder that it has called
+// off to clean up.
+const lockTime = 10 * time.Second
+
+// callOff ends a hold of container ctid that the same source has forgotten: a
+// source that has a record delivers it and offers nothing, so one that offers
+// the container anew has none, and what is held here is stale.
+func callOff(h *lifecycle.Host, ctid uint32, source string) {
+	x := findHeld(h, ctid)
+	if x == nil || x.Source != source {
+		return
+	}
+	link, err := net.DialTimeout("unix", heldPath(h, ctid, ".sock"), lockTime)
+	if err != nil {
+		return
+	}
+	defer link.Close()
+	_ = link.SetDeadline(time.Now().Add(lockTime))
+	conn := transport.NewConn(link, link)
+	if conn.ReadJSON(transport.TypeRestored, nil) == nil && conn.WriteJSON(transport.TypeAbort, nil) == nil {
+		_ = conn.ReadJSON(transport.TypeAborted, nil) // the lock tells
+	}
+}
+
+// lock takes the container's lock, waiting for a holder that was called off.
+func lock(h *lifecycle.Host, ctid uint32, source string) (*lifecycle.Lock, error) {
+	l, err := h.Lock(ctid, "vzmigrate --receive")
+	if err == nil || findHeld(h, ctid) == nil {
+		return l, err
+	}
+	callOff(h, ctid, source)
+	for deadline := time.Now().Add(lockTime); err != nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if l, err = h.Lock(ctid, "vzmigrate --receive"); err != nil && findHeld(h, ctid) != nil {
+			return nil, fmt.Errorf("another migration of it is held here: %w", err)
+		}
+	}
+	return l, err
 }

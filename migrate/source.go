@@ -46,6 +46,7 @@ type source struct {
 	cgroup  *cgroup.Group
 	mapped  fileSet // shared mappings seen so far
 	frozen  *frozen // once the container stands still
+	resumed bool    // at the destination
 	undo    undo.Stack
 	cancel  context.CancelCauseFunc
 	tracker dump.Tracker

@@ -85,22 +85,26 @@
 //	                    <------------------ files-done
 //	  … passes 2, 3, … while changes shrink
 //	[freezes the container]
-//	files-begin n frozen------------------>
-//	  file-entry, file-data, file-delete …
-//	files-end           ------------------>
-//	                    <------------------ files-done
 //	memory-begin        ------------------>
 //	  pages and image, interleaved …
 //	memory-end          ------------------>
+//	files-begin n frozen------------------>
+//	  file-entry, file-data, file-delete …
+//	files-end           ------------------>
 //	                                        restores, holds
 //	                    <------------------ restored
 //	[records the handover on disk]
 //	commit              ------------------>
 //	                                        resumes, announces addresses
 //	                    <------------------ resumed
-//	[destroys what is left]
+//	[kills what is left]                    puts files and config on disk
+//	                    <------------------ settled
+//	[removes its files]
 //	finish              ------------------>
 //	                                        forgets the move, ends
+//
+// A stopped container has no memory: its first pass is the frozen one. The
+// frozen pass is answered by restored, or by an error.
 //
 // files-end carries the counts of its pass, memory-end those of images and
 // pages; R compares them with what arrived and answers with error if they
@@ -126,11 +130,14 @@
 //	attach {id}         ------------------>
 //	                    <------------------ restored, if it holds the container
 //	commit or abort     ------------------>
-//	                    <------------------ resumed or aborted
-//	finish, after resumed ---------------->
+//	                    <------------------ resumed and settled, or aborted
+//	finish, after settled ---------------->
 //
 // R answers attach with resumed at once if the container already runs, and
-// with error of kind NoContainer if it knows no such move. After the record S
+// with error of kind NoContainer if it knows no such move. An error in answer
+// to commit means that R could not resume it yet and holds it on. An offer of
+// a container that R holds for the same source shows that S has no record of
+// that move: R calls its hold off. After the record S
 // never resumes the container, whatever R answers or fails to answer; R never
 // resumes it without commit.
 //

@@ -34,6 +34,7 @@ const (
 	TypeFinish   Type = 52 // S: S has let go of its copy
 	TypeAborted  Type = 53 // R: R is clean again
 	TypeAttach   Type = 54 // S: JSON {id}, on a new connection: finish an interrupted handover
+	TypeSettled  Type = 55 // R: files and config are on R's disk
 )
 
 var typeNames = map[Type]string{
@@ -44,6 +45,7 @@ var typeNames = map[Type]string{
 	TypeMemoryEnd: "memory-end",
 	TypeRestored:  "restored", TypeCommit: "commit", TypeAbort: "abort",
 	TypeResumed: "resumed", TypeFinish: "finish", TypeAborted: "aborted", TypeAttach: "attach",
+	TypeSettled: "settled",
 }
 
 // String is the name the package comment uses, or "type 77" for an unknown one.

@@ -42,10 +42,10 @@ func Parse(text []byte) (*File, error) {
 		return nil, fault.New(fault.Config, "config of %d bytes is over the limit of %d", len(text), maxFile)
 	}
 	f := &File{}
-	text = bytes.TrimSuffix(text, []byte("\n"))
 	if len(text) == 0 {
 		return f, nil
 	}
+	text = bytes.TrimSuffix(text, []byte("\n"))
 	for i, s := range strings.Split(string(text), "\n") {
 		l := line{text: s}
 		if m := assignment.FindStringSubmatch(s); m != nil {
@@ -154,7 +154,7 @@ func unquote(s string) (string, error) {
 		}
 		return s[1 : end+1], nil
 	}
-	if i := strings.IndexAny(s, " \t#"); i >= 0 {
+	if i := strings.IndexAny(s, " \t"); i >= 0 {
 		s = s[:i]
 	}
 	return s, nil

@@ -1,0 +1,154 @@
+package migrate
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/transport"
+)
+
+// stageConfig writes the container's config beside its final place, where it
+// is not yet a container's.
+func (d *destination) stageConfig() error {
+	path := d.stagedConfig()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fault.New(fault.Copy, "make config directory: %w", err)
+	}
+	if err := d.c.Conf.Save(path); err != nil {
+		return err
+	}
+	d.undo.Push("remove "+path, func() error { return os.Remove(path) })
+	return nil
+}
+
+func (d *destination) stagedConfig() string { return d.host.ConfPath(d.c.ID) + "." + d.offer.ID }
+
+// adopt makes the container this host's and lets it run. All that is likely to
+// fail has been done before; here are renames, routes and the thaw. After an
+// error it may be called again.
+func (d *destination) adopt() error {
+	if err := moveOnce(d.staging, d.c.Private()); err != nil {
+		return fault.New(fault.Copy, "put private area in place: %w", err)
+	}
+	if err := moveOnce(d.stagedConfig(), d.host.ConfPath(d.c.ID)); err != nil {
+		return fault.New(fault.Config, "put config in place: %w", err)
+	}
+	if err := d.markAdopted(); err != nil {
+		return fault.New(fault.Other, "note adoption: %w", err)
+	}
+	if d.offer.Live {
+		if err := d.run(); err != nil {
+			return err
+		}
+		d.shell.Keep()
+	}
+	d.undo.Keep()
+	return nil
+}
+
+// moveOnce renames from to to, unless an earlier call has.
+func moveOnce(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.ENOENT) {
+		if _, serr := os.Lstat(to); serr == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// run opens the container's network and thaws it.
+func (d *destination) run() error {
+	if err := d.shell.Open(); err != nil {
+		return err
+	}
+	if err := d.held.Release(); err != nil {
+		return fault.Wrap(fault.Network, err)
+	}
+	return fault.Wrap(fault.Restore, d.freezer.Thaw())
+}
+
+// settle puts what has been adopted onto the disk and lets go of the images.
+func (d *destination) settle() error {
+	errs := []error{d.tree.Sync(), d.tree.Close(), lifecycle.SyncDir(filepath.Dir(d.c.Private()))}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// adoptedPath names the last migration by which a container came here, so that
+// a source that has not heard can be told.
+func adoptedPath(h *lifecycle.Host, ctid uint32) string {
+	return filepath.Join(h.Lib, "handover", fmt.Sprintf("%d.adopted", ctid))
+}
+
+func (d *destination) markAdopted() error {
+	path := adoptedPath(d.host, d.c.ID)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(d.offer.ID+"\n"), 0o644)
+}
+
+// attach serves a source that comes back for the migration in payload: it is
+// connected to the process that holds the container, or hears that the
+// container is here.
+func attach(h *lifecycle.Host, conn *transport.Conn, rw io.ReadWriter, payload []byte) error {
+	var a Attach
+	if err := transport.DecodeJSON(transport.TypeAttach, payload, &a); err != nil {
+		return err
+	}
+	if err := checkID(a.ID); err != nil {
+		return err
+	}
+	if x := findHeld(h, a.CTID); x != nil && x.ID == a.ID {
+		if held, err := net.Dial("unix", heldPath(h, a.CTID, ".sock")); err == nil {
+			relay(held, rw)
+			return nil
+		}
+	}
+	return answerAttach(h, conn, a)
+}
+
+// relay connects a returning source to the holder. The source says nothing
+// before it has heard from the holder, so none of its bytes has been read.
+func relay(held net.Conn, rw io.ReadWriter) {
+	defer held.Close()
+	go func() {
+		_, _ = io.Copy(held, rw)
+		held.Close()
+	}()
+	_, _ = io.Copy(rw, held)
+}
+
+// answerAttach tells a source that the container it has handed over is here,
+// and on the disk.
+func answerAttach(h *lifecycle.Host, conn *transport.Conn, a Attach) error {
+	text, err := os.ReadFile(adoptedPath(h, a.CTID))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read adoption: %w", err)
+	}
+	if strings.TrimSpace(string(text)) != a.ID {
+		return fault.New(fault.NoContainer, "container %d is not held here", a.CTID)
+	}
+	if err := conn.WriteJSON(transport.TypeResumed, nil); err != nil {
+		return err
+	}
+	unix.Sync() // whoever adopted it may have died before
+	if err := conn.WriteJSON(transport.TypeSettled, nil); err != nil {
+		return err
+	}
+	_ = conn.ReadJSON(transport.TypeFinish, nil)
+	return nil
+}
