@@ -11,16 +11,18 @@ unit      = $$(go list ./... | grep -v '^github.com/vzkit/vzkit/test\(/\|$$\)')
 gotest    = go test -race -timeout 20m
 
 .NOTPARALLEL:
-.PHONY: all build install setup demo test lint fuzz clean help
+.PHONY: all build install setup demo test lint docs fuzz clean help
 
 all: build ## the same as build
 
 build: ## static binaries of every program in bin/
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(ldflags)' -o bin/ ./cmd/...
 
-install: build ## the programs in $(PREFIX)/sbin
+install: build ## the programs and their manual pages below $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/sbin
 	install -m 755 bin/vz* $(DESTDIR)$(PREFIX)/sbin/
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 docs/man/vz*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
 
 setup: ## what this machine lacks: Debian packages, a CRIU that works on its kernel
 	@scripts/setup
@@ -40,6 +42,9 @@ lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+
+docs: ## manual pages, from the programs' own help
+	go generate ./internal/manpages
 
 fuzz: ## every fuzz target for $(FUZZTIME)
 	@scripts/fuzz $(FUZZTIME)

@@ -7,16 +7,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/version"
 )
 
 // Env is the machine and the programs that a figure was measured with.
@@ -40,7 +40,7 @@ func Environment(ctx context.Context) Env {
 		Memory: memoryBytes(),
 		Go:     runtime.Version(),
 		CRIU:   criuVersion(ctx),
-		Vzkit:  Version(),
+		Vzkit:  version.String,
 		Cgroup: cgroupMode(),
 	}
 }
@@ -89,22 +89,6 @@ func criuVersion(ctx context.Context) string {
 		}
 	}
 	return ""
-}
-
-// Version is vzkit's version as the Go toolchain recorded it in this program:
-// a release, or "(devel)" followed by the commit where that is known.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	version := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && version == "(devel)" {
-			version = fmt.Sprintf("%s %.12s", version, s.Value)
-		}
-	}
-	return version
 }
 
 func cgroupMode() string {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vzkit/vzkit/bench"
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/version"
 )
 
 // vzbench is the program's streams; each command is a method.
@@ -54,7 +55,7 @@ func (v *vzbench) version() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(v.stdout, "vzbench %s\n", bench.Version())
+			_, err := fmt.Fprintf(v.stdout, "vzbench %s\n", version.String)
 			return err
 		},
 	}

@@ -3,7 +3,9 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -16,8 +18,8 @@ import (
 var fallback = []string{"lo", Inside, "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
 
 // Foreign lists what the network namespace of process pid has beyond what
-// Connect makes: links, addresses and packet filter tables that somebody made
-// inside. Each is described for a person: `link "br0"`.
+// Connect makes: links, addresses, routes and packet filter tables that
+// somebody made inside. Each is described for a person: `link "br0"`.
 func (v Venet) Foreign(pid int) ([]string, error) {
 	ns, err := netns.GetFromPid(pid)
 	if err != nil {
@@ -33,6 +35,36 @@ func (v Venet) Foreign(pid int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	routes, err := foreignRoutes(h)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := filterTables(ns, pid)
+	return slices.Concat(found, routes, tables), err
+}
+
+// foreignRoutes are those of the main table that neither the kernel made by
+// itself nor Connect: its default routes have no gateway.
+func foreignRoutes(h *netlink.Handle) (found []string, err error) {
+	routes, err := h.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list routes of the container: %w", err)
+	}
+	for _, r := range routes {
+		ones := 0
+		if r.Dst != nil {
+			ones, _ = r.Dst.Mask.Size()
+		}
+		if r.Protocol != unix.RTPROT_KERNEL && (ones > 0 || r.Gw != nil) {
+			found = append(found, fmt.Sprintf("a route to %s", r.Dst))
+		}
+	}
+	return found, nil
+}
+
+// filterTables are the packet filter tables of nftables and of the older
+// ip_tables, which the kernel keeps apart.
+func filterTables(ns netns.NsHandle, pid int) (found []string, err error) {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(ns)))
 	if err != nil {
 		return nil, fmt.Errorf("nftables in the container: %w", err)
@@ -41,8 +73,19 @@ func (v Venet) Foreign(pid int) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nftables of the container: %w", err)
 	}
+	var names []string
 	for _, t := range tables {
-		found = append(found, fmt.Sprintf("packet filter table %q", t.Name))
+		names = append(names, t.Name)
+	}
+	for _, file := range []string{"ip_tables_names", "ip6_tables_names"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, file))
+		if err != nil && !os.IsNotExist(err) {
+			return nil, fmt.Errorf("list ip_tables of the container: %w", err)
+		}
+		names = append(names, strings.Fields(string(text))...)
+	}
+	for _, name := range names {
+		found = append(found, fmt.Sprintf("packet filter table %q", name))
 	}
 	return found, nil
 }

@@ -137,10 +137,7 @@ func (v Venet) Route(u *undo.Stack) error {
 		return fmt.Errorf("find %s: %w", v.HostEnd(), err)
 	}
 	for _, a := range v.Addrs {
-		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(a)}
-		if a.Is4() {
-			r.Scope = netlink.SCOPE_LINK
-		}
+		r := hostRoute(a, link)
 		if err := netlink.RouteReplace(r); err != nil {
 			return fmt.Errorf("route %s to %s: %w", a, v.HostEnd(), err)
 		}
@@ -152,6 +149,15 @@ func (v Venet) Route(u *undo.Stack) error {
 	return nil
 }
 
+// hostRoute is the host's route to one of the container's addresses.
+func hostRoute(a netip.Addr, link netlink.Link) *netlink.Route {
+	r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(a)}
+	if a.Is4() {
+		r.Scope = netlink.SCOPE_LINK
+	}
+	return r
+}
+
 // Unroute takes back what Route did: the host no longer answers for the
 // addresses and sends their traffic where its other routes say.
 func (v Venet) Unroute() error {
@@ -159,8 +165,7 @@ func (v Venet) Unroute() error {
 	for _, a := range v.Addrs {
 		errs = append(errs, unproxy(a))
 		if link, err := netlink.LinkByName(v.HostEnd()); err == nil {
-			r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: hostNet(a)}
-			errs = append(errs, ignoreMissing(netlink.RouteDel(r)))
+			errs = append(errs, ignoreMissing(netlink.RouteDel(hostRoute(a, link))))
 		}
 	}
 	return errors.Join(errs...)
