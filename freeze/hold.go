@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +23,10 @@ type Hold struct{ link string }
 // HoldLink holds the link, by the name of its host end. Holding twice is fine.
 func HoldLink(link string) (*Hold, error) {
 	h := &Hold{link}
+	// Since Linux 6.16 nftables takes hooks on links that do not exist (yet).
+	if _, err := netlink.LinkByName(link); err != nil {
+		return nil, fmt.Errorf("find link %q: %w", link, err)
+	}
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -47,7 +52,12 @@ func (h *Hold) table() *nftables.Table {
 }
 
 // Release lets packets pass again. Releasing twice is fine.
-func (h *Hold) Release() error {
+func (h *Hold) Release() error { return ReleaseLink(h.link) }
+
+// ReleaseLink ends a hold that whoever made it may have left: it would catch
+// the next link of that name, too. No hold is fine.
+func ReleaseLink(link string) error {
+	h := &Hold{link}
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)

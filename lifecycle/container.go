@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/moby/sys/mountinfo"
 
+	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/procfs"
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
@@ -129,6 +130,33 @@ func (c *Container) Venet() network.Venet {
 
 // Cgroup is the container's cgroup.
 func (c *Container) Cgroup() (*cgroup.Group, error) { return cgroup.Open(c.ID) }
+
+// Freezer freezes and thaws the container's processes.
+func (c *Container) Freezer() (freeze.Freezer, error) {
+	g, err := c.Cgroup()
+	if err != nil {
+		return freeze.Freezer{}, fault.Wrap(fault.Cgroup, err)
+	}
+	dir, unified, err := g.Freezer()
+	return freeze.Freezer{Dir: dir, Unified: unified}, fault.Wrap(fault.Cgroup, err)
+}
+
+// Kill ends the container's processes, frozen or not, and returns when they
+// are gone. A container without processes is fine.
+func (c *Container) Kill() error {
+	g, err := c.Cgroup()
+	if err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	z, err := c.Freezer()
+	if err != nil {
+		return err
+	}
+	if err := g.Kill(z.Thaw); err != nil {
+		return fault.New(fault.Stop, "kill container %d: %w", c.ID, err)
+	}
+	return nil
+}
 
 // runState is what Host.Run keeps of a running container.
 type runState struct {

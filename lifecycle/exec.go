@@ -22,7 +22,24 @@ func (c *Container) Command(ctx context.Context, argv []string) (*exec.Cmd, erro
 	if init == 0 {
 		return nil, fault.New(fault.NotRunning, "container %d is not running", c.ID).WithHint("vzctl start %d first.", c.ID)
 	}
+	if err := c.checkThawed(); err != nil {
+		return nil, err
+	}
 	return launch.Command(ctx, c.ID, init, argv)
+}
+
+// checkThawed refuses to put a process into a container that stands still: it
+// would stand still, too.
+func (c *Container) checkThawed() error {
+	z, err := c.Freezer()
+	if err != nil {
+		return err
+	}
+	if frozen, err := z.Frozen(); err != nil || !frozen {
+		return err
+	}
+	return fault.New(fault.Locked, "container %d stands still", c.ID).
+		WithHint("It is being moved, or was left frozen by a move that was killed: vzmigrate moves it, vzctl stop ends it.")
 }
 
 // outputDelay is how long Exec waits for output after the command has ended;

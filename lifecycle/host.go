@@ -99,11 +99,13 @@ func (h *Host) List() ([]*Container, error) {
 // Find returns the container that a command line names by CTID or NAME.
 func (h *Host) Find(name string) (*Container, error) {
 	if name == "" {
-		return nil, fault.New(fault.BadValue, "container id is empty")
+		return nil, fault.New(fault.BadValue, "container id is empty").
+			WithHint("vzlist -a lists the containers of this host.")
 	}
 	if id, err := strconv.ParseUint(name, 10, 64); err == nil {
 		if id == 0 || id > MaxCTID {
-			return nil, fault.New(fault.BadValue, "container id %q is not in 1..%d", name, MaxCTID)
+			return nil, fault.New(fault.BadValue, "container id %q is not in 1..%d", name, MaxCTID).
+				WithHint("vzlist -a lists the containers of this host.")
 		}
 		return h.Open(uint32(id))
 	}

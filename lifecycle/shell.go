@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle/network"
@@ -96,6 +97,7 @@ func (c *Container) Dismantle() error {
 	u.Push("remove "+c.Root(), func() error { return removeEmpty(c.Root()) })
 	u.Push("unmount", c.unmount)
 	u.Push("remove cgroup", g.Remove)
+	u.Push("release network", func() error { return freeze.ReleaseLink(c.Venet().HostEnd()) })
 	u.Push("remove network", c.Venet().Disconnect)
 	u.Push("remove routes", c.Venet().Unroute)
 	return u.Run()

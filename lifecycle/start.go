@@ -54,7 +54,7 @@ func (c *Container) StartLocked() error {
 		return fault.New(fault.Other, "start container %d: %w", c.ID, err)
 	}
 	if err := shell.Open(); err != nil {
-		return errors.Join(err, g.Kill(nil))
+		return errors.Join(err, c.Kill())
 	}
 	shell.Keep()
 	return nil
@@ -129,15 +129,11 @@ func (c *Container) StopLocked(ctx context.Context, fast bool) error {
 	if err := c.CheckOwned(); err != nil {
 		return err
 	}
-	if init := c.Init(); init != 0 && !fast {
+	if init := c.Init(); init != 0 && !fast && c.checkThawed() == nil {
 		c.halt(ctx, init)
 	}
-	g, err := c.Cgroup()
-	if err != nil {
-		return fault.Wrap(fault.Cgroup, err)
-	}
-	if err := g.Kill(nil); err != nil {
-		return fault.New(fault.Stop, "kill container %d: %w", c.ID, err)
+	if err := c.Kill(); err != nil {
+		return err
 	}
 	return c.Dismantle()
 }

@@ -114,22 +114,25 @@ func attach(h *lifecycle.Host, conn *transport.Conn, rw io.ReadWriter, payload [
 	}
 	if x := findHeld(h, a.CTID); x != nil && x.ID == a.ID {
 		if held, err := net.Dial("unix", heldPath(h, a.CTID, ".sock")); err == nil {
-			relay(held, rw)
-			return nil
+			if relay(held, rw) {
+				return nil
+			}
 		}
 	}
 	return answerAttach(h, conn, a)
 }
 
-// relay connects a returning source to the holder. The source says nothing
-// before it has heard from the holder, so none of its bytes has been read.
-func relay(held net.Conn, rw io.ReadWriter) {
+// relay connects a returning source to the holder, and tells whether that had
+// anything to say: it may just have ended. The source says nothing before it
+// has heard from the holder, so none of its bytes has been read.
+func relay(held net.Conn, rw io.ReadWriter) bool {
 	defer held.Close()
 	go func() {
 		_, _ = io.Copy(held, rw)
 		held.Close()
 	}()
-	_, _ = io.Copy(rw, held)
+	n, _ := io.Copy(rw, held)
+	return n > 0
 }
 
 // answerAttach tells a source that the container it has handed over is here,

@@ -129,7 +129,10 @@ func (d *destination) prepare() error {
 	if err := os.MkdirAll(parent, 0o711); err != nil {
 		return fault.New(fault.Copy, "make private areas' directory: %w", err)
 	}
-	d.staging = filepath.Join(parent, fmt.Sprintf(".migrate-%d-%s", d.c.ID, d.offer.ID))
+	if err := d.clearStale(); err != nil {
+		return err
+	}
+	d.staging = d.stagingPrefix() + d.offer.ID
 	var err error
 	if d.tree, err = files.NewTarget(d.staging); err != nil {
 		return err
@@ -149,16 +152,10 @@ func (d *destination) prepare() error {
 		return d.held.Release()
 	})
 	d.undo.Push("dismantle", d.shell.Close)
-	g, err := d.c.Cgroup()
-	if err != nil {
-		return fault.Wrap(fault.Cgroup, err)
+	if d.freezer, err = d.c.Freezer(); err != nil {
+		return err
 	}
-	dir, unified, err := g.Freezer()
-	if err != nil {
-		return fault.Wrap(fault.Cgroup, err)
-	}
-	d.freezer = freeze.Freezer{Dir: dir, Unified: unified}
-	d.undo.Push("kill what was restored", func() error { return g.Kill(d.freezer.Thaw) })
+	d.undo.Push("kill what was restored", d.c.Kill)
 	d.store, err = restore.NewStore(d.imageDir(), d.storeLimit())
 	if err != nil {
 		return fault.Wrap(fault.NoSpace, err)
@@ -168,7 +165,7 @@ func (d *destination) prepare() error {
 }
 
 func (d *destination) imageDir() string {
-	return filepath.Join(d.host.Run, "restore", d.offer.ID)
+	return filepath.Join(d.host.Run, "restore", fmt.Sprintf("%d-%s", d.c.ID, d.offer.ID))
 }
 
 // storeLimit is how much tmpfs the container's state may take: what it said,

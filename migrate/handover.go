@@ -121,10 +121,7 @@ func (s *source) attach(ctx context.Context) error {
 // escapes.
 func (s *source) letGo() error {
 	start := time.Now()
-	errs := []error{s.kill(), s.c.Dismantle()}
-	if s.frozen != nil {
-		errs = append(errs, s.frozen.hold.Release())
-	}
+	errs := []error{s.c.Kill(), s.c.Dismantle()}
 	s.report.WireBytes = s.peer.Counts().SentBytes
 	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
 	s.peer.close()
@@ -147,20 +144,6 @@ func (s *source) letGo() error {
 	return nil
 }
 
-// kill ends the processes that are still frozen here.
-func (s *source) kill() error {
-	g, err := s.c.Cgroup()
-	if err != nil {
-		return err
-	}
-	dir, unified, err := g.Freezer()
-	if err != nil {
-		return err
-	}
-	z := freeze.Freezer{Dir: dir, Unified: unified}
-	return g.Kill(z.Thaw)
-}
-
 // redeliver goes on with a handover that an earlier command has recorded and
 // could not deliver.
 func (s *source) redeliver(ctx context.Context, h *lifecycle.Handover) (err error) {
@@ -174,10 +157,7 @@ func (s *source) redeliver(ctx context.Context, h *lifecycle.Handover) (err erro
 	s.id, s.live, s.report.Live = h.ID, h.Live, h.Live
 	s.Emit(Event{Kind: Note, Text: "delivering the handover of " + h.At.Format(time.DateTime)})
 	if h.Live { // whoever froze it may have died with its hold in place, or not
-		hold, err := freeze.HoldLink(s.c.Venet().HostEnd())
-		if err == nil {
-			defer hold.Release()
-		}
+		_, _ = freeze.HoldLink(s.c.Venet().HostEnd())
 	}
 	if err := s.attach(ctx); err != nil {
 		return fault.New(fault.Undelivered, "deliver container %d to %s: %w", s.c.ID, h.To, err).

@@ -209,6 +209,7 @@ func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Rep
 	if err != nil {
 		return nil, err
 	}
+	target.Name = j.To // as the user calls it
 	return Send(ctx, c, SendOptions{
 		From: j.From, To: j.To, Codec: codec, RequireLive: j.RequireLive, KeepFiles: j.KeepFiles, Emit: emit,
 		Dial: Over(target, func(line string) { emit(Event{Kind: Note, Text: j.To + ": " + line}) }),

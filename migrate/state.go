@@ -132,11 +132,11 @@ func (s *source) standstill(name string, bytes uint64) {
 }
 
 func (s *source) freeze(ctx context.Context) error {
-	dir, unified, err := s.cgroup.Freezer()
+	z, err := s.c.Freezer()
 	if err != nil {
-		return fault.Wrap(fault.Checkpoint, err)
+		return err
 	}
-	f, err := standStill(ctx, s.c, freeze.Freezer{Dir: dir, Unified: unified})
+	f, err := standStill(ctx, s.c, z)
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}

@@ -165,6 +165,8 @@ func readError(what string, err error) error {
 		return io.EOF
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fault.New(fault.Protocol, "truncated %s: %w", what, io.ErrUnexpectedEOF)
+	case fault.KindOf(err) != fault.Other: // whoever reads for us knows better
+		return err
 	}
 	return fault.New(fault.Connect, "read %s: %w", what, err)
 }

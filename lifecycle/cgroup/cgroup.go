@@ -105,7 +105,7 @@ func (g *Group) Create() error {
 func (g *Group) create(h Hierarchy) error {
 	for try := 0; ; try++ {
 		err := g.makeDirs(h)
-		if !errors.Is(err, fs.ErrNotExist) || try == 10 {
+		if err == nil || ignoreGone(err) != nil || try == 10 {
 			return err
 		}
 	}
