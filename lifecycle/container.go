@@ -148,11 +148,7 @@ func (c *Container) Kill() error {
 	if err != nil {
 		return fault.Wrap(fault.Cgroup, err)
 	}
-	z, err := c.Freezer()
-	if err != nil {
-		return err
-	}
-	if err := g.Kill(z.Thaw); err != nil {
+	if err := g.Kill(); err != nil {
 		return fault.New(fault.Stop, "kill container %d: %w", c.ID, err)
 	}
 	return nil

@@ -82,7 +82,10 @@ func (v *vzmigrate) flags(f *pflag.FlagSet) {
 
 func (v *vzmigrate) checkArgs(_ *cobra.Command, args []string) error {
 	if v.receive || v.serve {
-		return cobra.NoArgs(nil, args)
+		if len(args) > 0 {
+			return fmt.Errorf("unexpected argument %q", args[0])
+		}
+		return nil
 	}
 	if len(args) == 1 || len(args) > 3 {
 		return fmt.Errorf("got %d arguments, want [SOURCE] DESTINATION CTID", len(args))

@@ -105,11 +105,14 @@ func Down(ctx context.Context, dir string, all bool) error {
 // teardown removes the lab, under its lock. It is for labs in any state, so it
 // looks at what is there instead of what should be.
 func (l *Lab) teardown(all bool) error {
-	g := l.group()
-	if err := g.kill(); err != nil {
+	g, err := l.group()
+	if err != nil {
+		return err
+	}
+	if err := g.Kill(); err != nil {
 		return fmt.Errorf("kill hosts: %w", err)
 	}
-	err := errors.Join(g.remove(), l.undelegateRoots(), l.unclaimMountPoints())
+	err = errors.Join(g.Remove(), l.undelegateRoots(), l.unclaimMountPoints())
 	return errors.Join(err, l.removeState(all))
 }
 

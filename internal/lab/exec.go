@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -131,7 +130,11 @@ func (h *Host) enter() error {
 	}
 	defer root.Close()
 	wd, _ := os.Getwd()
-	if err := group(filepath.Join(string(h.group()), leaf)).join(os.Getpid()); err != nil {
+	g, err := h.leafGroup()
+	if err != nil {
+		return err
+	}
+	if err := g.Join(os.Getpid()); err != nil {
 		return err
 	}
 	if err := setNamespaces(pidfd); err != nil {

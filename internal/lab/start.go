@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/vzkit/vzkit/internal/undo"
+	"github.com/vzkit/vzkit/lifecycle/cgroup"
 )
 
 // How long a running host may take to answer before it counts as broken, and
@@ -72,8 +73,11 @@ func (h *Host) start(sw netns.NsHandle) error {
 			return err
 		}
 	}
-	group := h.group()
-	if err := group.create(); err != nil {
+	group, err := h.group()
+	if err != nil {
+		return err
+	}
+	if err := group.Create(); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(h.path("init.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -86,7 +90,7 @@ func (h *Host) start(sw netns.NsHandle) error {
 
 // boot runs the init through its two stages. It is held in the first, in which
 // it does nothing and dies with us, until all that is ours to do is done.
-func (h *Host) boot(group group, log *os.File, sw netns.NsHandle) error {
+func (h *Host) boot(group *cgroup.Group, log *os.File, sw netns.NsHandle) error {
 	goRead, goWrite, err := os.Pipe()
 	if err != nil {
 		return err
@@ -104,7 +108,7 @@ func (h *Host) boot(group group, log *os.File, sw netns.NsHandle) error {
 	if err != nil {
 		return fmt.Errorf("start init: %w", err)
 	}
-	if err := errors.Join(group.join(pid), h.plug(sw, pid), h.writePid(pid)); err != nil {
+	if err := errors.Join(group.Join(pid), h.plug(sw, pid), h.writePid(pid)); err != nil {
 		return err
 	}
 	if _, err := goWrite.Write([]byte{goByte}); err != nil {
@@ -142,11 +146,14 @@ func (h *Host) spawn(log, goRead, statusWrite *os.File, sw netns.NsHandle) (pid 
 // stop kills everything in the host and removes its cgroups. Its state
 // directories stay. Stopping a stopped host is fine.
 func (h *Host) stop() error {
-	g := h.group()
-	if err := g.kill(); err != nil {
+	g, err := h.group()
+	if err != nil {
 		return err
 	}
-	return errors.Join(g.remove(), removeIfThere(h.path("pid")))
+	if err := g.Kill(); err != nil {
+		return err
+	}
+	return errors.Join(g.Remove(), removeIfThere(h.path("pid")))
 }
 
 // Reboot kills everything in the host, without warning to anything in it, and
