@@ -2,6 +2,7 @@ package cgroup_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -131,7 +132,7 @@ func TestHierarchies(t *testing.T) {
 
 func TestLife(t *testing.T) {
 	g := create(t, firstID)
-	if want := "/vz/" + strconv.Itoa(firstID); g.Path() != want {
+	if want := fmt.Sprintf("/vz/%d", firstID); g.Path() != want {
 		t.Errorf("path %q, want %q", g.Path(), want)
 	}
 	if err := g.Create(); err != nil {

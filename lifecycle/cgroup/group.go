@@ -263,7 +263,7 @@ func removeTree(dir string) error {
 		if err == nil || gone(err) {
 			return nil
 		}
-		if try == 1000 {
+		if try == 200 {
 			return fmt.Errorf("remove cgroup: %w", err)
 		}
 		time.Sleep(time.Millisecond)
