@@ -194,24 +194,25 @@ func (c *Container) writeHostname(private string, uid, gid int) error {
 // Destroy removes a stopped, unmounted container: private area, mount point
 // and config, which is kept as CTID.conf.destroyed.
 func (c *Container) Destroy() error {
-	lock, err := c.host.Lock(c.ID, "vzctl destroy")
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	if err := c.CheckOwned(); err != nil {
-		return err
-	}
+	return c.locked("vzctl destroy", func() error {
+		s, err := c.stopped()
+		if err != nil {
+			return err
+		}
+		if s.Mounted {
+			return fault.New(fault.Mounted, "container %d is mounted", c.ID).WithHint("vzctl umount %d first.", c.ID)
+		}
+		return c.Remove(".destroyed")
+	})
+}
+
+// stopped is the status of a container that must not run.
+func (c *Container) stopped() (Status, error) {
 	s, err := c.Status()
-	switch {
-	case err != nil:
-		return err
-	case s.Running:
-		return fault.New(fault.Running, "container %d is running", c.ID).WithHint("vzctl stop %d first.", c.ID)
-	case s.Mounted:
-		return fault.New(fault.Mounted, "container %d is mounted", c.ID).WithHint("vzctl umount %d first.", c.ID)
+	if err == nil && s.Running {
+		err = fault.New(fault.Running, "container %d is running", c.ID).WithHint("vzctl stop %d first.", c.ID)
 	}
-	return c.Remove(".destroyed")
+	return s, err
 }
 
 // Remove deletes the container's files and renames its config by adding

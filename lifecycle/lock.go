@@ -45,6 +45,19 @@ func (h *Host) Lock(ctid uint32, command string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
+// locked does something to the container under its lock, if it is this host's.
+func (c *Container) locked(command string, do func() error) error {
+	lock, err := c.host.Lock(c.ID, command)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if err := c.CheckOwned(); err != nil {
+		return err
+	}
+	return do()
+}
+
 func writeAt(f *os.File, text string) error {
 	_, err := f.WriteAt([]byte(text), 0)
 	return err

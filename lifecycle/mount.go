@@ -49,42 +49,34 @@ func (c *Container) unmount() error {
 
 // Mount makes a stopped container's files visible at its root.
 func (c *Container) Mount() error {
-	lock, err := c.host.Lock(c.ID, "vzctl mount")
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	s, err := c.Status()
-	if err != nil {
-		return err
-	}
-	if s.Mounted {
-		return fault.New(fault.Mounted, "container %d is mounted already", c.ID)
-	}
-	var u undo.Stack
-	defer u.Run()
-	if err := c.mount(c.Private(), &u); err != nil {
-		return err
-	}
-	u.Keep()
-	return nil
+	return c.locked("vzctl mount", func() error {
+		s, err := c.stopped()
+		if err != nil {
+			return err
+		}
+		if s.Mounted {
+			return fault.New(fault.Mounted, "container %d is mounted already", c.ID)
+		}
+		var u undo.Stack
+		defer u.Run()
+		if err := c.mount(c.Private(), &u); err != nil {
+			return err
+		}
+		u.Keep()
+		return nil
+	})
 }
 
 // Umount takes a stopped container's root down.
 func (c *Container) Umount() error {
-	lock, err := c.host.Lock(c.ID, "vzctl umount")
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	s, err := c.Status()
-	switch {
-	case err != nil:
-		return err
-	case s.Running:
-		return fault.New(fault.Running, "container %d is running", c.ID).WithHint("vzctl stop %d first.", c.ID)
-	case !s.Mounted:
-		return fault.New(fault.NotMounted, "container %d is not mounted", c.ID)
-	}
-	return c.unmount()
+	return c.locked("vzctl umount", func() error {
+		s, err := c.stopped()
+		if err != nil {
+			return err
+		}
+		if !s.Mounted {
+			return fault.New(fault.NotMounted, "container %d is not mounted", c.ID)
+		}
+		return c.unmount()
+	})
 }

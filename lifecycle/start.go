@@ -14,17 +14,9 @@ import (
 )
 
 // Start boots the container: its init runs when Start returns.
-func (c *Container) Start() error {
-	lock, err := c.host.Lock(c.ID, "vzctl start")
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	return c.StartLocked()
-}
+func (c *Container) Start() error { return c.locked("vzctl start", c.start) }
 
-// StartLocked is Start for a caller that holds the lock.
-func (c *Container) StartLocked() error {
+func (c *Container) start() error {
 	if err := c.checkStart(); err != nil {
 		return err
 	}
@@ -70,9 +62,6 @@ func (c *Container) checkStart() error {
 	case !s.Exists:
 		return fault.New(fault.NoContainer, "container %d has no private area %q", c.ID, c.Private())
 	}
-	if err := c.CheckOwned(); err != nil {
-		return err
-	}
 	if v, _ := c.Conf.Get("DISABLED"); v == "yes" {
 		return fault.New(fault.Disabled, "container %d is disabled", c.ID)
 	}
@@ -116,19 +105,10 @@ const stopTimeout = 120 * time.Second
 // Stop halts the container: by its own init, and if that takes too long or
 // fast is set, by killing it. Stopping a stopped container is fine.
 func (c *Container) Stop(ctx context.Context, fast bool) error {
-	lock, err := c.host.Lock(c.ID, "vzctl stop")
-	if err != nil {
-		return err
-	}
-	defer lock.Unlock()
-	return c.StopLocked(ctx, fast)
+	return c.locked("vzctl stop", func() error { return c.stop(ctx, fast) })
 }
 
-// StopLocked is Stop for a caller that holds the lock.
-func (c *Container) StopLocked(ctx context.Context, fast bool) error {
-	if err := c.CheckOwned(); err != nil {
-		return err
-	}
+func (c *Container) stop(ctx context.Context, fast bool) error {
 	if init := c.Init(); init != 0 && !fast && c.checkThawed() == nil {
 		c.halt(ctx, init)
 	}
