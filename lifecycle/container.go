@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
-	"github.com/moby/sys/mountinfo"
 
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
@@ -208,11 +207,11 @@ func (c *Container) Status() (Status, error) {
 	if info, err := os.Stat(c.Private()); err == nil {
 		s.Exists = info.IsDir()
 	}
-	mounted, err := mountinfo.Mounted(c.Root())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, fault.New(fault.Mount, "look at %q: %w", c.Root(), err)
+	at, err := c.rootMount()
+	if err != nil {
+		return s, err
 	}
-	s.Mounted = mounted
+	s.Mounted = at == rootOurs
 	s.Init = c.Init()
 	s.Running = s.Init != 0
 	return s, nil

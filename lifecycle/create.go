@@ -91,6 +91,9 @@ func (h *Host) plan(ctid uint32, o CreateOptions) (*Container, error) {
 		return nil, fault.New(fault.Exists, "private area %q exists already", c.Private()).
 			WithHint("It belongs to no container; move it away first.")
 	}
+	if err := c.checkRoot(); err != nil {
+		return nil, err
+	}
 	return c, h.unique(c)
 }
 
@@ -152,6 +155,9 @@ func (c *Container) fill(ctx context.Context, u *undo.Stack) error {
 	}
 	if err := os.MkdirAll(filepath.Dir(c.Private()), 0o711); err != nil {
 		return fault.New(fault.Other, "make private areas' directory: %w", err)
+	}
+	if err := c.sweep(); err != nil {
+		return fault.New(fault.Other, "clear what an earlier create left: %w", err)
 	}
 	staging, err := os.MkdirTemp(filepath.Dir(c.Private()), ".create-"+c.id()+"-")
 	if err != nil {
@@ -228,15 +234,21 @@ func (c *Container) Remove(suffix string) error {
 	} else if err == nil {
 		err = os.RemoveAll(doomed)
 	}
-	return errors.Join(err, removeEmpty(c.Root()), c.ForgetInit())
+	return errors.Join(err, c.sweep(), c.removeRoot(), c.ForgetInit())
 }
 
-// removeEmpty removes a directory that should be empty; a missing one is fine.
-func removeEmpty(dir string) error {
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// sweep removes what a create or destroy of this container left that was
+// killed. The caller holds the lock, so none is at work.
+func (c *Container) sweep() error {
+	var errs []error
+	for _, kind := range []string{"create", "destroy"} {
+		left, err := filepath.Glob(filepath.Join(filepath.Dir(c.Private()), "."+kind+"-"+c.id()+"-*"))
+		errs = append(errs, err)
+		for _, dir := range left {
+			errs = append(errs, os.RemoveAll(dir))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // RetireConfig renames the container's config by adding suffix: the container

@@ -1,28 +1,75 @@
 package lifecycle
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/undo"
 )
 
+// What can be mounted at a container's root.
+const (
+	rootFree    = iota // nothing
+	rootOurs           // the container's files
+	rootForeign        // something else, which is none of our business
+)
+
+// rootMount tells what is mounted at the container's root.
+func (c *Container) rootMount() (int, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(c.Root()))
+	switch {
+	case err != nil:
+		return 0, fault.New(fault.Mount, "look at %q: %w", c.Root(), err)
+	case len(mounts) == 0:
+		return rootFree, nil
+	}
+	// Where the mounted directory is in its file system; a removed one is marked.
+	dir := strings.TrimSuffix(mounts[len(mounts)-1].Root, "//deleted")
+	name, private := filepath.Base(dir), c.Private()
+	if filepath.Base(filepath.Dir(dir)) == filepath.Base(filepath.Dir(private)) &&
+		(name == filepath.Base(private) || strings.HasPrefix(name, ".migrate-"+c.id()+"-")) {
+		return rootOurs, nil
+	}
+	return rootForeign, nil
+}
+
+// checkRoot refuses a root that is in use for something else: what is there
+// would be hidden, and later taken away.
+func (c *Container) checkRoot() error {
+	at, err := c.rootMount()
+	if err != nil || at == rootOurs {
+		return err
+	}
+	entries, err := os.ReadDir(c.Root())
+	if at == rootForeign || len(entries) > 0 || (err != nil && !errors.Is(err, fs.ErrNotExist)) {
+		return fault.New(fault.BadValue, "root %q is in use", c.Root()).
+			WithHint("VE_ROOT, --root, must be a directory that is empty or does not exist.")
+	}
+	return nil
+}
+
 // mount makes the private area visible at the container's root. It is private
 // to this mount namespace's propagation: CRIU takes it as the container's
 // root, which must be a mount point of its own.
 func (c *Container) mount(private string, u *undo.Stack) error {
+	if err := c.checkRoot(); err != nil {
+		return err
+	}
 	root := c.Root()
 	if err := os.MkdirAll(filepath.Dir(root), 0o711); err != nil {
 		return fault.New(fault.Mount, "make mount point: %w", err)
 	}
-	if err := os.Mkdir(root, 0o755); err == nil {
-		u.Push("remove "+root, func() error { return removeEmpty(root) })
-	} else if !os.IsExist(err) {
+	if err := os.Mkdir(root, 0o755); err != nil && !os.IsExist(err) {
 		return fault.New(fault.Mount, "make mount point: %w", err)
 	}
+	u.Push("remove "+root, c.removeRoot)
 	if err := unix.Mount(private, root, "", unix.MS_BIND, ""); err != nil {
 		return fault.New(fault.Mount, "mount %q on %q: %w", private, root, err)
 	}
@@ -33,18 +80,31 @@ func (c *Container) mount(private string, u *undo.Stack) error {
 	return nil
 }
 
-// unmount takes the container's root down, as often as it is mounted; it is
-// fine if it is not.
+// unmount takes the container's files down from its root, as often as they are
+// mounted there; it is fine if they are not. Whatever else is mounted stays.
 func (c *Container) unmount() error {
 	for {
-		err := unix.Unmount(c.Root(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err == unix.EINVAL || err == unix.ENOENT {
-			return nil
+		at, err := c.rootMount()
+		if err != nil || at != rootOurs {
+			return err
 		}
-		if err != nil {
+		if err := unix.Unmount(c.Root(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return fault.New(fault.Unmount, "unmount %q: %w", c.Root(), err)
 		}
 	}
+}
+
+// removeRoot removes the mount point if it is one of ours, named after the
+// container, and nothing is mounted on it: the kernel would take mounts of
+// other namespaces away with the directory.
+func (c *Container) removeRoot() error {
+	if at, err := c.rootMount(); err != nil || at != rootFree || filepath.Base(c.Root()) != c.id() {
+		return err
+	}
+	if err := os.Remove(c.Root()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Mount makes a stopped container's files visible at its root.

@@ -94,7 +94,7 @@ func (c *Container) Dismantle() error {
 	}
 	var u undo.Stack // everything, newest first, past errors
 	u.Push("forget state", c.ForgetInit)
-	u.Push("remove "+c.Root(), func() error { return removeEmpty(c.Root()) })
+	u.Push("remove "+c.Root(), c.removeRoot)
 	u.Push("unmount", c.unmount)
 	u.Push("remove cgroup", g.Remove)
 	u.Push("release network", func() error { return freeze.ReleaseLink(c.Venet().HostEnd()) })

@@ -71,9 +71,12 @@ func (c *Container) checkStart() error {
 	return c.checkInit()
 }
 
-// CheckFree refuses a container whose NAME or address something else on this
-// host has.
+// CheckFree refuses a container whose NAME, address or root something else on
+// this host has.
 func (c *Container) CheckFree() error {
+	if err := c.checkRoot(); err != nil {
+		return err
+	}
 	if err := c.host.unique(c); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +36,8 @@ func (s fileSet) addShared(g *cgroup.Group) error {
 }
 
 // addMapped reads /proc/PID/maps, whose lines are "range perms offset dev
-// inode path" (proc(5)).
+// inode path" (proc(5)). The numbers that stat(2) gives for a file may be
+// others: those are asked for through /proc/PID/map_files.
 func addMapped(pid int, found fileSet) error {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
@@ -50,15 +50,19 @@ func addMapped(pid int, found fileSet) error {
 		if len(field) < 5 || !strings.HasSuffix(field[1], "s") || field[4] == "0" {
 			continue
 		}
-		var major, minor uint32
-		if _, err := fmt.Sscanf(field[3], "%x:%x", &major, &minor); err != nil {
+		var start, end uint64
+		if _, err := fmt.Sscanf(field[0], "%x-%x", &start, &end); err != nil {
 			return fmt.Errorf("read maps of process %d: %w", pid, err)
 		}
-		ino, err := strconv.ParseUint(field[4], 10, 64)
+		var st unix.Stat_t
+		err := unix.Stat(fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, start, end), &st)
+		if errors.Is(err, unix.ENOENT) { // unmapped meanwhile, or shared memory without a file
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("read maps of process %d: %w", pid, err)
+			return fmt.Errorf("look at mapping %s of process %d: %w", field[0], pid, err)
 		}
-		found[[2]uint64{unix.Mkdev(major, minor), ino}] = true
+		found[[2]uint64{st.Dev, st.Ino}] = true
 	}
 	return lines.Err()
 }

@@ -36,6 +36,9 @@ func (d *destination) check() error {
 	if err != nil {
 		return err
 	}
+	// Where containers are is this host's to say, not the source's.
+	f.Unset("VE_PRIVATE")
+	f.Unset("VE_ROOT")
 	if d.c, err = d.host.With(o.CTID, f); err != nil {
 		return err
 	}

@@ -17,10 +17,11 @@ import (
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
 )
 
-// Container ids that nothing else on a machine has: they are not even valid.
-const (
-	firstID = 2147480001 + iota
-	secondID
+// Container ids that nothing else on a machine has: they are not even valid,
+// and differ where two of these tests run at a time.
+var (
+	firstID  = 3_000_000_000 + 2*uint32(os.Getpid())
+	secondID = firstID + 1
 )
 
 // open returns the group of container ctid; it is gone after the test.

@@ -133,6 +133,22 @@ func (w *world) setUp(name string, addrs ...string) {
 	if err := netlink.LinkSetUp(link); err != nil {
 		w.t.Fatal(err)
 	}
+	for _, a := range addrs {
+		w.wantLocal(netip.MustParsePrefix(a).Addr())
+	}
+}
+
+// wantLocal waits until the kernel has made an address its own, which it does
+// for IPv6 in its own time (addrconf_wq).
+func (w *world) wantLocal(a netip.Addr) {
+	w.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+	}
+	w.t.Fatalf("%s does not become an address of this host", a)
 }
 
 func (w *world) link(name string) netlink.Link {
@@ -153,6 +169,7 @@ func (w *world) wantReach(from, to netns.NsHandle, addr string) {
 	defer server.Close()
 	w.at(from, func() { client = w.listen(unspecified(addr)) })
 	defer client.Close()
+	w.at(to, func() { w.wantLocal(netip.MustParseAddr(addr)) })
 	if _, err := client.WriteTo([]byte("ping"), server.LocalAddr()); err != nil {
 		w.t.Fatalf("send to %s: %v", addr, err)
 	}
