@@ -28,8 +28,11 @@ type CreateOptions struct {
 	UID, GID string // --local_uid, --local_gid
 }
 
+// maxHostname is the longest name of a host, in bytes (sethostname(2)).
+const maxHostname = 64
+
 var (
-	hostnames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
+	hostnames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$`)
 	names     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,63}$`)
 )
 
@@ -99,7 +102,7 @@ func (h *Host) plan(ctid uint32, o CreateOptions) (*Container, error) {
 
 // config checks the options' values and puts them into a new config.
 func (o CreateOptions) config() (*config.File, error) {
-	if o.Hostname != "" && !hostnames.MatchString(o.Hostname) {
+	if o.Hostname != "" && (len(o.Hostname) > maxHostname || !hostnames.MatchString(o.Hostname)) {
 		return nil, fault.New(fault.BadValue, "%q is not a host name", o.Hostname)
 	}
 	if o.Name != "" && !names.MatchString(o.Name) {
@@ -122,7 +125,8 @@ func (o CreateOptions) config() (*config.File, error) {
 	return f, nil
 }
 
-// unique refuses a NAME or an address that another container of the host has.
+// unique refuses a NAME, an address or a directory that another container of
+// the host has.
 func (h *Host) unique(c *Container) error {
 	others, _ := h.List() // a container that cannot be read cannot run either
 	own, err := c.Addresses()
@@ -133,6 +137,10 @@ func (h *Host) unique(c *Container) error {
 	for _, o := range others {
 		if o.ID != c.ID && o.Name() != "" && o.Name() == c.Name() {
 			return fault.New(fault.Exists, "name %q is container %d's", c.Name(), o.ID)
+		}
+		if o.ID != c.ID && (nested(o.Root(), c.Root()) || nested(o.Private(), c.Private())) {
+			return fault.New(fault.Exists, "root %q or private area %q is container %d's", c.Root(), c.Private(), o.ID).
+				WithHint("Give each container directories of its own.")
 		}
 		addrs, _ := o.Addresses()
 		for _, a := range addrs {
@@ -145,6 +153,11 @@ func (h *Host) unique(c *Container) error {
 		}
 	}
 	return nil
+}
+
+// nested tells whether one of two directories is the other or within it.
+func nested(a, b string) bool {
+	return a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/")
 }
 
 // fill unpacks the template beside the private area and renames it into place.

@@ -101,10 +101,11 @@ func (c *Container) removeRoot() error {
 	if at, err := c.rootMount(); err != nil || at != rootFree || filepath.Base(c.Root()) != c.id() {
 		return err
 	}
-	if err := os.Remove(c.Root()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.Remove(c.Root())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) { // somebody's files: theirs to remove
+		return nil
 	}
-	return nil
+	return err
 }
 
 // Mount makes a stopped container's files visible at its root.

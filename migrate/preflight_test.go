@@ -52,7 +52,6 @@ func TestCheck(t *testing.T) {
 		"id too great":           {Offer{CTID: lifecycle.MaxCTID + 1}, fault.Protocol, "out of range"},
 		"broken config":          {Offer{CTID: 101, Config: `NAME="`}, fault.Config, "closing quote"},
 		"config too long":        {Offer{CTID: 101, Config: strings.Repeat("#", 1<<20)}, fault.Config, "over the limit"},
-		"relative private area":  {Offer{CTID: 101, Config: "VE_PRIVATE=../x\n"}, fault.Config, "../x"},
 		"ids of the host's root": {Offer{CTID: 101, Config: "LOCAL_UID=0\n"}, fault.BadValue, "LOCAL_UID"},
 		"container is there":     {Offer{CTID: 102}, fault.Exists, "container 102 is there already"},
 		"private area is there":  {Offer{CTID: 103}, fault.Exists, "container 103 is there already"},
@@ -69,9 +68,15 @@ func TestCheck(t *testing.T) {
 		d := &destination{host: h, offer: c.offer}
 		wantFault(t, name, d.check(), c.kind, c.want)
 	}
-	stopped := Offer{CTID: 101, Config: "NAME=db\nIP_ADDRESS=10.255.255.3\n"}
-	if err := (&destination{host: h, offer: stopped}).check(); err != nil {
-		t.Error(err)
+	stopped := Offer{CTID: 101, Config: "NAME=db\nIP_ADDRESS=10.255.255.3\nVE_PRIVATE=/root/.ssh\nVE_ROOT=/proc\n"}
+	d := &destination{host: h, offer: stopped}
+	if err := d.check(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{d.c.Private(), d.c.Root()} { // not where the source says
+		if !strings.HasPrefix(dir, h.Lib+"/") {
+			t.Errorf("container would be in %q", dir)
+		}
 	}
 	running := Offer{CTID: 101, Live: true, Criu: 30000}
 	wantCriu(t, (&destination{host: h, offer: running}).check())

@@ -238,15 +238,9 @@ func plainWords(args []string) []string { return args }
 // exec runs a command in a container. Everything behind the container is the
 // command's, options too.
 func (v *vzctl) exec(name, short string, words func([]string) []string) *cobra.Command {
-	return &cobra.Command{
-		Use: name + " CTID|NAME COMMAND [ARG...]", Short: short, DisableFlagParsing: true,
+	cmd := &cobra.Command{
+		Use: name + " CTID|NAME COMMAND [ARG...]", Short: short, Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {
-				return cmd.Help()
-			}
-			if len(args) < 2 {
-				return fault.New(fault.Usage, "%s needs a container and a command", name)
-			}
 			c, err := v.host.Find(args[0])
 			if err != nil {
 				return err
@@ -258,9 +252,10 @@ func (v *vzctl) exec(name, short string, words func([]string) []string) *cobra.C
 			if name == "exec" && status != 0 {
 				status = fault.VzctlCode(fault.New(fault.Command, "command failed"))
 			}
-			v.program.code = func(error) int { return status }
 			v.status = &status
 			return nil
 		},
 	}
+	cmd.Flags().SetInterspersed(false)
+	return cmd
 }

@@ -152,14 +152,14 @@ func (v *vzmigrate) move(ctx context.Context, args []string, emit func(migrate.E
 		return nil, fault.New(fault.SameHost, "source and destination are both %q", dest).
 			WithHint("Name another host as the destination.")
 	}
-	to, err := ssh.Resolve(dest, v.sshOptions())
+	to, err := v.resolve(dest)
 	if err != nil {
 		return nil, err
 	}
 	if local[source] {
 		return v.moveFromHere(ctx, to, container, emit)
 	}
-	from, err := ssh.Resolve(source, v.sshOptions())
+	from, err := v.resolve(source)
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +216,14 @@ func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container 
 	})
 }
 
-// sshOptions are those of every connection. A link that is dead must be seen
-// within seconds, whatever a user's ssh_config says for interactive sessions.
-func (v *vzmigrate) sshOptions() ssh.Options {
-	return ssh.Options{ConfigFile: v.sshConfig, KeepAlive: migrate.KeepAlive, KeepAliveMax: migrate.KeepAliveMax}
+// resolve finds out what a host's name leads to. A link that is dead must be
+// seen within seconds, whatever ssh_config says for interactive sessions. What
+// is wrong with ssh_config is a matter of the connection, not of a container.
+func (v *vzmigrate) resolve(name string) (*ssh.Target, error) {
+	o := ssh.Options{ConfigFile: v.sshConfig, KeepAlive: migrate.KeepAlive, KeepAliveMax: migrate.KeepAliveMax}
+	t, err := ssh.Resolve(name, o)
+	if fault.KindOf(err) == fault.Config {
+		return nil, &fault.Error{Kind: fault.Connect, Err: err, Hint: fault.HintOf(err)}
+	}
+	return t, err
 }
