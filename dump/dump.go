@@ -26,10 +26,9 @@ import (
 	"github.com/vzkit/vzkit/internal/fault"
 )
 
-// Limits of what CRIU may copy into images for files that are open but
-// deleted, in bytes. Larger ones it links into the container's tree for the
-// time of the move (--link-remap).
-const ghostLimit = 16 << 20
+// ghostLimit is the size, in bytes, up to which CRIU copies a file that is open
+// but deleted into its images. They are in memory on both hosts (see Ghosts).
+const ghostLimit = 1 << 30
 
 // timeout bounds CRIU's collecting of the tasks, in seconds. It gives up then
 // and lets them go; it must not be killed.

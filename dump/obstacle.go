@@ -36,6 +36,30 @@ func Obstacle(pids []int) (string, error) {
 	return "", nil
 }
 
+// Ghosts is how much memory CRIU's images will take for files that the
+// processes have open and that are deleted, in bytes.
+func Ghosts(pids []int) (bytes uint64, err error) {
+	seen := map[[2]uint64]bool{}
+	for _, pid := range pids {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		if err != nil {
+			return 0, err
+		}
+		for _, fd := range fds {
+			var st unix.Stat_t
+			file := [2]uint64{}
+			if unix.Stat(fd, &st) == nil { // else closed meanwhile
+				file = [2]uint64{st.Dev, st.Ino}
+			}
+			if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 0 && !seen[file] {
+				seen[file] = true
+				bytes += uint64(st.Blocks) * 512
+			}
+		}
+	}
+	return bytes, nil
+}
+
 func obstacleOf(pid int) (string, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil {

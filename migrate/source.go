@@ -178,8 +178,9 @@ func (s *source) sendOffer(ctx context.Context) error {
 	return nil
 }
 
-// memoryOf is what the container's processes have in use, in bytes. Shared
-// pages count for each: it is an upper bound.
+// memoryOf is what the container's processes have in use, in bytes, with the
+// deleted files that they keep open. Shared pages count for each: it is an
+// upper bound.
 func memoryOf(g *cgroup.Group) (sum uint64, err error) {
 	pids, err := g.Procs()
 	if err != nil {
@@ -192,7 +193,8 @@ func memoryOf(g *cgroup.Group) (sum uint64, err error) {
 		}
 		sum += rss
 	}
-	return sum, nil
+	ghosts, err := dump.Ghosts(pids)
+	return sum + ghosts, err
 }
 
 // rollBack makes the container run here as before, then the destination clean.
