@@ -20,6 +20,10 @@ type Dialer func(ctx context.Context) (io.ReadWriteCloser, error)
 // failed or was interrupted, before the connection is cut.
 const farewell = 5 * time.Second
 
+// maxAhead is how many frames the peer may be ahead of what is expected of it;
+// the reader must get past them to the error or the end behind.
+const maxAhead = 16
+
 // peer is the source's view of the destination. A goroutine reads its frames,
 // so that an error of the peer's is seen at once, also in the middle of a
 // long stream.
@@ -47,7 +51,7 @@ func hello(role, hostID string) transport.Hello {
 // connect greets the peer on link and begins to read. fail is called with the
 // first error, at most once.
 func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, error) {
-	p := &peer{Conn: transport.NewConn(link, link), link: link, frames: make(chan frame)}
+	p := &peer{Conn: transport.NewConn(link, link), link: link, frames: make(chan frame, maxAhead)}
 	theirs, _, err := p.Handshake(hello(transport.RoleSender, hostID))
 	if err != nil {
 		link.Close()

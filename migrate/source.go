@@ -200,6 +200,11 @@ func memoryOf(g *cgroup.Group) (sum uint64, err error) {
 // rollBack makes the container run here as before, then the destination clean.
 // It returns the cause of the failure, which the peer may know better.
 func (s *source) rollBack(parent, ctx context.Context, err error) error {
+	if s.frozen != nil { // first of all; nothing below may keep it waiting
+		if terr := s.frozen.release(); terr != nil {
+			err = errors.Join(err, terr)
+		}
+	}
 	if s.peer != nil && fault.KindOf(err) == fault.Connect { // the reason may be waiting to be read
 		select {
 		case <-ctx.Done():
