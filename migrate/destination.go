@@ -137,8 +137,7 @@ func (d *destination) prepare() error {
 	if d.tree, err = files.NewTarget(d.staging); err != nil {
 		return err
 	}
-	d.undo.Push("remove "+d.staging, func() error { return os.RemoveAll(d.staging) })
-	d.undo.Push("close staging", d.tree.Close)
+	d.undo.Push("remove "+d.staging, d.tree.Discard)
 	if !d.offer.Live {
 		return nil
 	}

@@ -48,7 +48,6 @@ const (
 	Disabled                // the container is disabled
 	Undelivered             // handed over, but the destination has not confirmed yet
 	Stop                    // the container did not stop
-	CPU                     // the destination's processor lacks a feature
 )
 
 // Error is an error with a Kind and, where one helps, a hint: a full sentence
