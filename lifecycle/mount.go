@@ -30,14 +30,32 @@ func (c *Container) rootMount() (int, error) {
 	case len(mounts) == 0:
 		return rootFree, nil
 	}
-	// Where the mounted directory is in its file system; a removed one is marked.
-	dir := strings.TrimSuffix(mounts[len(mounts)-1].Root, "//deleted")
-	name, private := filepath.Base(dir), c.Private()
-	if filepath.Base(filepath.Dir(dir)) == filepath.Base(filepath.Dir(private)) &&
-		(name == filepath.Base(private) || strings.HasPrefix(name, ".migrate-"+c.id()+"-")) {
-		return rootOurs, nil
+	if ours, err := c.holdsFiles(mounts[len(mounts)-1]); err != nil || ours {
+		return rootOurs, err
 	}
 	return rootForeign, nil
+}
+
+// holdsFiles tells whether the mount at the root is that of the container's
+// private area, or of one that is arriving (see package migrate). A directory
+// that is gone shows by the mark it has in mountinfo, and by its name.
+func (c *Container) holdsFiles(m *mountinfo.Info) (bool, error) {
+	arriving := filepath.Join(filepath.Dir(c.Private()), ".migrate-"+c.id()+"-")
+	if dir, gone := strings.CutSuffix(m.Root, "//deleted"); gone {
+		name := filepath.Base(dir)
+		return name == filepath.Base(c.Private()) || strings.HasPrefix(name, filepath.Base(arriving)), nil
+	}
+	at, err := os.Stat(c.Root())
+	if err != nil {
+		return false, fault.New(fault.Mount, "look at %q: %w", c.Root(), err)
+	}
+	candidates, err := filepath.Glob(arriving + "*")
+	for _, dir := range append(candidates, c.Private()) {
+		if info, err := os.Stat(dir); err == nil && os.SameFile(info, at) {
+			return true, nil
+		}
+	}
+	return false, err
 }
 
 // checkRoot refuses a root that is in use for something else: what is there

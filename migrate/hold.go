@@ -146,22 +146,22 @@ const lockTime = 10 * time.Second
 
 // callOff ends a hold of container ctid that the same source has forgotten: a
 // source that has a record delivers it and offers nothing, so one that offers
-// the container anew has none, and what is held here is stale.
-func callOff(h *lifecycle.Host, ctid uint32, source string) {
+// the container anew has none, and what is held here is stale. It reports
+// whether the holder has obeyed and is about to let go of the lock.
+func callOff(h *lifecycle.Host, ctid uint32, source string) bool {
 	x := findHeld(h, ctid)
 	if x == nil || x.Source != source {
-		return
+		return false
 	}
 	link, err := net.DialTimeout("unix", heldPath(h, ctid, ".sock"), lockTime)
 	if err != nil {
-		return
+		return false
 	}
 	defer link.Close()
 	_ = link.SetDeadline(time.Now().Add(lockTime))
 	conn := transport.NewConn(link, link)
-	if conn.ReadJSON(transport.TypeRestored, nil) == nil && conn.WriteJSON(transport.TypeAbort, nil) == nil {
-		_ = conn.ReadJSON(transport.TypeAborted, nil) // the lock tells
-	}
+	return conn.ReadJSON(transport.TypeRestored, nil) == nil && conn.WriteJSON(transport.TypeAbort, nil) == nil &&
+		conn.ReadJSON(transport.TypeAborted, nil) == nil
 }
 
 // lock takes the container's lock, waiting for a holder that was called off.
@@ -170,11 +170,11 @@ func lock(h *lifecycle.Host, ctid uint32, source string) (*lifecycle.Lock, error
 	if err == nil || findHeld(h, ctid) == nil {
 		return l, err
 	}
-	callOff(h, ctid, source)
+	if !callOff(h, ctid, source) {
+		return nil, fmt.Errorf("another migration of it is held here: %w", err)
+	}
 	for deadline := time.Now().Add(lockTime); err != nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if l, err = h.Lock(ctid, "vzmigrate --receive"); err != nil && findHeld(h, ctid) != nil {
-			return nil, fmt.Errorf("another migration of it is held here: %w", err)
-		}
+		l, err = h.Lock(ctid, "vzmigrate --receive")
 	}
 	return l, err
 }

@@ -31,6 +31,7 @@ type peer struct {
 	*transport.Conn
 	link   io.Closer
 	frames chan frame
+	done   chan struct{} // closed by close
 	once   sync.Once
 }
 
@@ -51,7 +52,7 @@ func hello(role, hostID string) transport.Hello {
 // connect greets the peer on link and begins to read. fail is called with the
 // first error, at most once.
 func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, error) {
-	p := &peer{Conn: transport.NewConn(link, link), link: link, frames: make(chan frame, maxAhead)}
+	p := &peer{Conn: transport.NewConn(link, link), link: link, frames: make(chan frame, maxAhead), done: make(chan struct{})}
 	theirs, _, err := p.Handshake(hello(transport.RoleSender, hostID))
 	if err != nil {
 		link.Close()
@@ -63,6 +64,7 @@ func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, e
 			WithHint("Name another host as the destination.")
 	}
 	go p.read(fail)
+	go ping(p.Conn, p.done)
 	return p, nil
 }
 
@@ -115,6 +117,7 @@ func (p *peer) next(ctx context.Context, types ...transport.Type) (frame, error)
 // close cuts the connection and ends the reader. Closing twice is fine.
 func (p *peer) close() {
 	p.once.Do(func() {
+		close(p.done)
 		p.link.Close()
 		go func() {
 			for range p.frames { // the reader must not hang on a frame nobody takes

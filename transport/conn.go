@@ -104,7 +104,7 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
-// ReadFrame returns the next frame; the payload is valid until the next
+// ReadFrame returns the next frame that is no ping; the payload is valid until the next
 // ReadFrame. Errors: io.EOF itself if the connection ended between frames,
 // *PeerError if the peer sent an error frame, fault.Protocol if a frame is
 // corrupt, truncated or oversized, fault.Connect if the read fails. Each ends
@@ -114,6 +114,9 @@ func (c *Conn) ReadFrame() (Type, []byte, error) {
 		return 0, nil, c.broken
 	}
 	t, payload, err := c.readFrame()
+	for err == nil && t == TypePing {
+		t, payload, err = c.readFrame()
+	}
 	if err == nil && t == TypeError {
 		err = parsePeerError(payload)
 	}

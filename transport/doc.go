@@ -112,6 +112,11 @@
 //
 // # Errors and lost connections
 //
+// Either side may send ping, an empty frame, between any two others; it means
+// nothing and is skipped. S sends one at least every 5 seconds, so that R can
+// tell a source that is busy from one that is gone without a word: R treats 30
+// seconds of silence as the end of the connection.
+//
 // Either side may send error in place of any frame. It is the last frame of
 // that side, which then closes. A side that cannot write reads on first, up to
 // the end of the connection: the reason may be there. A frame that the phase

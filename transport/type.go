@@ -14,6 +14,7 @@ const (
 	TypeError  Type = 2 // both, any time, last: JSON {kind, message, hint}
 	TypeOffer  Type = 3 // S: JSON, what is to be moved
 	TypeAccept Type = 4 // R: JSON, the offer passed every check and R is prepared
+	TypePing   Type = 5 // both, any time: empty, shows that the side lives; ReadFrame skips it
 
 	TypeFilesBegin Type = 16 // S: JSON {pass, frozen}
 	TypeFileEntry  Type = 17 // S: one directory entry with its metadata
@@ -38,7 +39,7 @@ const (
 )
 
 var typeNames = map[Type]string{
-	TypeHello: "hello", TypeError: "error", TypeOffer: "offer", TypeAccept: "accept",
+	TypeHello: "hello", TypeError: "error", TypeOffer: "offer", TypeAccept: "accept", TypePing: "ping",
 	TypeFilesBegin: "files-begin", TypeFileEntry: "file-entry", TypeFileData: "file-data",
 	TypeFileDelete: "file-delete", TypeFilesEnd: "files-end", TypeFilesDone: "files-done",
 	TypeMemoryBegin: "memory-begin", TypePages: "pages", TypeImage: "image",

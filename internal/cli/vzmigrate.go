@@ -123,10 +123,14 @@ func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string)
 
 // receiveOne is the destination's side.
 func (v *vzmigrate) receiveOne(ctx context.Context) error {
+	in := v.stdin
+	if f, ok := in.(*os.File); ok {
+		in = migrate.Attentive(ctx, f)
+	}
 	return migrate.Receive(ctx, v.host, struct {
 		io.Reader
 		io.Writer
-	}{v.stdin, v.stdout})
+	}{in, v.stdout})
 }
 
 func (v *vzmigrate) print(r *migrate.Report) error {
