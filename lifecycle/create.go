@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle/config"
@@ -56,14 +58,32 @@ func (h *Host) Create(ctx context.Context, ctid uint32, o CreateOptions) (*Conta
 	if err := c.fill(ctx, &u); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(h.ConfPath(ctid)), 0o755); err != nil {
-		return nil, fault.New(fault.Config, "make config directory: %w", err)
-	}
-	if err := c.Conf.Save(h.ConfPath(ctid)); err != nil {
+	if err := h.publish(c); err != nil {
 		return nil, err
 	}
 	u.Keep()
 	return c, nil
+}
+
+// publish writes a new container's config, unless another one has come up with
+// the same NAME or address meanwhile.
+func (h *Host) publish(c *Container) error {
+	path := h.ConfPath(c.ID)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fault.New(fault.Config, "make config directory: %w", err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fault.New(fault.Config, "open config directory: %w", err)
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fault.New(fault.Config, "lock config directory: %w", err)
+	}
+	if err := h.unique(c); err != nil {
+		return err
+	}
+	return c.Conf.Save(path)
 }
 
 // plan checks the options and writes them into a config, without any effect.

@@ -39,7 +39,7 @@ func (c *Container) checkThawed() error {
 		return err
 	}
 	return fault.New(fault.Locked, "container %d stands still", c.ID).
-		WithHint("It is being moved, or was left frozen by a move that was killed: vzmigrate moves it, vzctl stop ends it.")
+		WithHint("It is being moved, or was left so by a move that was killed: then vzctl start lets it run on.")
 }
 
 // outputDelay is how long Exec waits for output after the command has ended;

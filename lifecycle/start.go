@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle/launch"
 	"github.com/vzkit/vzkit/lifecycle/network"
 )
@@ -17,6 +19,11 @@ import (
 func (c *Container) Start() error { return c.locked("vzctl start", c.start) }
 
 func (c *Container) start() error {
+	if z, err := c.Freezer(); err == nil && c.Init() != 0 {
+		if frozen, err := z.Frozen(); err == nil && frozen {
+			return c.revive(z)
+		}
+	}
 	if err := c.checkStart(); err != nil {
 		return err
 	}
@@ -50,6 +57,20 @@ func (c *Container) start() error {
 	}
 	shell.Keep()
 	return nil
+}
+
+// revive lets a container run on that was left frozen: its lock is free, so
+// whoever froze it has died, and it is still this host's.
+func (c *Container) revive(z freeze.Freezer) error {
+	var u undo.Stack // a route that fails is the only thing to take back
+	if err := c.Venet().Route(&u); err != nil {
+		return errors.Join(fault.Wrap(fault.Network, err), u.Run())
+	}
+	if err := freeze.ReleaseLink(c.Venet().HostEnd()); err != nil {
+		return fault.Wrap(fault.Network, err)
+	}
+	_ = c.Venet().Announce()
+	return z.Thaw()
 }
 
 func (c *Container) checkStart() error {

@@ -87,8 +87,9 @@ func (d *destination) settle() error {
 	return errors.Join(errs...)
 }
 
-// adoptedPath names the last migration by which a container came here, so that
-// a source that has not heard can be told.
+// adoptedPath is a file with the id of the last migration by which a container
+// came here, and " live" if it came running, so that a source that has not
+// heard can be told.
 func adoptedPath(h *lifecycle.Host, ctid uint32) string {
 	return filepath.Join(h.Lib, "handover", fmt.Sprintf("%d.adopted", ctid))
 }
@@ -98,7 +99,11 @@ func (d *destination) markAdopted() error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, []byte(d.offer.ID+"\n"), 0o644)
+	text := d.offer.ID
+	if d.offer.Live {
+		text += " live"
+	}
+	return os.WriteFile(path, []byte(text+"\n"), 0o644)
 }
 
 // attach serves a source that comes back for the migration in payload: it is
@@ -142,8 +147,13 @@ func answerAttach(h *lifecycle.Host, conn *transport.Conn, a Attach) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read adoption: %w", err)
 	}
-	if strings.TrimSpace(string(text)) != a.ID {
+	id, live, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+	if id != a.ID {
 		return fault.New(fault.NoContainer, "container %d is not held here", a.CTID)
+	}
+	if c, err := h.Open(a.CTID); err != nil || (live != "" && c.Init() == 0) {
+		return fault.New(fault.Restore, "container %d came here and does not run any more", a.CTID).
+			WithHint("This host may have gone down. Start the container here, then call vzmigrate again to end the handover.")
 	}
 	if err := conn.WriteJSON(transport.TypeResumed, nil); err != nil {
 		return err

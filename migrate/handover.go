@@ -94,6 +94,7 @@ func (s *source) settled(ctx context.Context) error {
 // the container, or it hears that the container runs there already.
 func (s *source) attach(ctx context.Context) error {
 	if s.peer != nil {
+		s.report.WireBytes += s.peer.Counts().SentBytes
 		s.peer.close()
 	}
 	link, err := s.Dial(ctx)
@@ -122,7 +123,7 @@ func (s *source) attach(ctx context.Context) error {
 func (s *source) letGo() error {
 	start := time.Now()
 	errs := []error{s.c.Kill(), s.c.Dismantle()}
-	s.report.WireBytes = s.peer.Counts().SentBytes
+	s.report.WireBytes += s.peer.Counts().SentBytes
 	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
 	s.peer.close()
 	if s.tree != nil {

@@ -153,8 +153,8 @@ func Drive(ctx context.Context, source *ssh.Target, job Job, emit func(Event)) (
 		emit(e)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fault.New(fault.Undelivered, "lost connection to %s: %w", source.Name, err).
-			WithHint("The migration is called off if it had not been decided. vzctl status on both hosts tells.")
+		return nil, fault.New(fault.Connect, "lost connection to %s: %w", source.Name, err).
+			WithHint("The migration is called off unless it had been decided already: vzctl status on both hosts tells.")
 	}
 	return nil, fault.New(fault.Connect, "%s ended without a word", source.Name)
 }
