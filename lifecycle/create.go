@@ -189,7 +189,7 @@ func (c *Container) fill(ctx context.Context, u *undo.Stack) error {
 	if err := os.MkdirAll(filepath.Dir(c.Private()), 0o711); err != nil {
 		return fault.New(fault.Other, "make private areas' directory: %w", err)
 	}
-	if err := c.sweep(); err != nil {
+	if err := c.Sweep(); err != nil {
 		return fault.New(fault.Other, "clear what an earlier create left: %w", err)
 	}
 	staging, err := os.MkdirTemp(filepath.Dir(c.Private()), ".create-"+c.id()+"-")
@@ -267,15 +267,20 @@ func (c *Container) Remove(suffix string) error {
 	} else if err == nil {
 		err = os.RemoveAll(doomed)
 	}
-	return errors.Join(err, c.sweep(), c.removeRoot(), c.ForgetInit())
+	return errors.Join(err, c.Sweep(), c.removeRoot(), c.ForgetInit())
 }
 
-// sweep removes what a create or destroy of this container left that was
-// killed. The caller holds the lock, so none is at work.
-func (c *Container) sweep() error {
+// Sweep removes what commands of this container left that were killed: private
+// areas half made or half removed, and configs half written. The caller holds
+// the lock, so none is at work.
+func (c *Container) Sweep() error {
+	private, conf := filepath.Dir(c.Private()), c.host.ConfPath(c.ID)
 	var errs []error
-	for _, kind := range []string{"create", "destroy"} {
-		left, err := filepath.Glob(filepath.Join(filepath.Dir(c.Private()), "."+kind+"-"+c.id()+"-*"))
+	for _, pattern := range []string{
+		filepath.Join(private, ".create-"+c.id()+"-*"), filepath.Join(private, ".destroy-"+c.id()+"-*"),
+		filepath.Join(filepath.Dir(conf), "."+filepath.Base(conf)+"*"), // renameio's
+	} {
+		left, err := filepath.Glob(pattern)
 		errs = append(errs, err)
 		for _, dir := range left {
 			errs = append(errs, os.RemoveAll(dir))

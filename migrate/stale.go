@@ -22,7 +22,7 @@ func (d *destination) stagingPrefix() string {
 // because it was killed or the host went down. The container is not here and
 // its lock is ours, so nobody needs any of it.
 func (d *destination) clearStale() error {
-	errs := []error{d.c.Kill(), d.c.Dismantle()}
+	errs := []error{d.c.Kill(), d.c.Dismantle(), d.c.Sweep()}
 	images := filepath.Join(d.host.Run, "restore", fmt.Sprintf("%d-", d.c.ID))
 	for _, prefix := range []string{d.stagingPrefix(), d.host.ConfPath(d.c.ID) + ".", images} {
 		found, err := filepath.Glob(prefix + "*")
