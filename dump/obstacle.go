@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/procfs"
 )
 
 // impossible are files that CRIU cannot describe, by what their descriptors
@@ -19,21 +21,54 @@ var impossible = map[string]string{
 	"anon_inode:bpf-prog":      "a BPF program",
 }
 
-// Obstacle looks for what CRIU would stumble over, among processes that still
-// run: something it cannot describe, or a tracer that would not let it in. It
-// returns a sentence that names the process, or "" if it sees none.
-func Obstacle(pids []int) (string, error) {
+// Obstacle looks for what CRIU would stumble over, among the processes of a
+// container with that init, which still run: something it cannot describe, a
+// tracer that would not let it in, or a process it would not find. It returns
+// a sentence that names the process, or "" if it sees none.
+func Obstacle(init int, pids []int) (string, error) {
+	if what := Stranger(init, pids); what != "" {
+		return what, nil
+	}
 	for _, pid := range pids {
 		what, err := obstacleOf(pid)
 		if err != nil && !os.IsNotExist(err) && err != unix.ESRCH {
 			return "", fmt.Errorf("look at process %d: %w", pid, err)
 		}
 		if what != "" {
-			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-			return fmt.Sprintf("process %d %q %s", pid, bytes.TrimSpace(comm), what), nil
+			return describe(pid, what), nil
 		}
 	}
 	return "", nil
+}
+
+func describe(pid int, what string) string {
+	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return fmt.Sprintf("process %d %q %s", pid, bytes.TrimSpace(comm), what)
+}
+
+// Stranger looks for a process of the container that does not descend from its
+// init: it was put in from outside, and whoever waits for it would lose it.
+// CRIU dumps the tree below init and nothing else.
+func Stranger(init int, pids []int) string {
+	inside := map[int]bool{}
+	for _, pid := range pids {
+		inside[pid] = true
+	}
+	for _, pid := range pids {
+		at := pid
+		for inside[at] && at != init {
+			parent, err := procfs.Parent(at)
+			if err != nil { // it has ended
+				at = init
+				break
+			}
+			at = parent
+		}
+		if at != init {
+			return describe(pid, "was started from outside, by vzctl exec or the like")
+		}
+	}
+	return ""
 }
 
 // Ghosts is how much memory CRIU's images will take for files that the

@@ -17,13 +17,13 @@ func checkCarried(c *lifecycle.Container, g *cgroup.Group) error {
 	if err != nil {
 		return fault.Wrap(fault.Cgroup, err)
 	}
-	what, err := dump.Obstacle(pids)
+	what, err := dump.Obstacle(c.Init(), pids)
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
 	if what != "" {
 		return fault.New(fault.Checkpoint, "container %d cannot be checkpointed: %s", c.ID, what).
-			WithHint("End that process, or stop the container and move it stopped.")
+			WithHint("Let that process end, or stop the container and move it stopped.")
 	}
 	extra, err := c.Venet().Foreign(c.Init())
 	if err != nil {

@@ -64,7 +64,7 @@ func (d *destination) checkAbsent() error {
 	for _, path := range []string{d.host.ConfPath(d.c.ID), d.c.Private()} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			return fault.New(fault.Exists, "container %d is there already: %q exists", d.c.ID, path).
-				WithHint("Destroy it there first, or move it away.")
+				WithHint("Destroy it there first. Files without a config, such as vzmigrate -r no keeps, are in no use: move them away.")
 		}
 	}
 	return nil

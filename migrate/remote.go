@@ -123,6 +123,9 @@ type Job struct {
 // to the destination by itself, with the agent and the keys of this machine.
 func Drive(ctx context.Context, source *ssh.Target, job Job, emit func(Event)) (*Report, error) {
 	r, err := start(ctx, source, []string{program, "--serve"}, true, func(line string) { emit(Event{Kind: Note, Text: line}) })
+	if err != nil && ctx.Err() != nil {
+		return nil, fault.New(fault.Interrupted, "interrupted before anything began")
+	}
 	if err != nil {
 		return nil, err
 	}

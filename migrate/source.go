@@ -43,6 +43,7 @@ type source struct {
 	tree    *files.Source
 	pass    int
 	disk    uint64 // bytes of the private area, about what the first pass sends
+	memory  uint64 // bytes in use by the processes, about what the dump sends
 	cgroup  *cgroup.Group
 	mapped  fileSet // shared mappings seen so far
 	frozen  *frozen // once the container stands still
@@ -167,6 +168,7 @@ func (s *source) sendOffer(ctx context.Context) error {
 		if offer.Memory, err = memoryOf(s.cgroup); err != nil {
 			return err
 		}
+		s.memory = offer.Memory
 	}
 	if err := s.peer.WriteJSON(transport.TypeOffer, offer); err != nil {
 		return err

@@ -75,15 +75,21 @@ func (s *source) sendPass(ctx context.Context, last bool) (uint64, error) {
 
 // progress tells, now and then, how far a pass over the files is.
 func (s *source) progress() func(files.Stats) {
-	var next time.Time
+	tell := s.every()
 	var total uint64
 	if s.pass == 1 {
 		total = s.disk
 	}
-	return func(st files.Stats) {
+	return func(st files.Stats) { tell(Event{Kind: Progress, Phase: "files", Bytes: st.Bytes, Total: total}) }
+}
+
+// every passes on no more than ten events a second.
+func (s *source) every() func(Event) {
+	var next time.Time
+	return func(e Event) {
 		if now := time.Now(); now.After(next) {
 			next = now.Add(100 * time.Millisecond)
-			s.Emit(Event{Kind: Progress, Phase: "files", Bytes: st.Bytes, Total: total})
+			s.Emit(e)
 		}
 	}
 }
@@ -143,6 +149,13 @@ func (s *source) freeze(ctx context.Context) error {
 	s.frozen = f
 	s.undo.Push("thaw", f.release)
 	s.standstill(phaseFreeze, 0)
+	pids, err := s.cgroup.Procs()
+	if err != nil {
+		return fault.Wrap(fault.Checkpoint, err)
+	}
+	if what := dump.Stranger(s.c.Init(), pids); what != "" { // since the check
+		return fault.New(fault.Checkpoint, "container %d cannot be checkpointed: %s", s.c.ID, what)
+	}
 	return nil
 }
 
@@ -183,15 +196,29 @@ func (s *source) sendFrozen(ctx context.Context) error {
 		return err
 	}
 	_, err := dump.Dump(ctx, dump.Config{
-		Criu: s.criu, Init: s.c.Init(), Freeze: s.frozen.freezer.Dir, Dir: dir, Sink: wireSink{s.peer.Conn}, Then: then,
+		Criu: s.criu, Init: s.c.Init(), Freeze: s.frozen.freezer.Dir, Dir: dir, Sink: wireSink{s.peer.Conn, s.dumped()}, Then: then,
 	})
 	return err
 }
 
+// dumped tells, now and then, how far the dump is.
+func (s *source) dumped() func(bytes uint64) {
+	tell := s.every()
+	var sum uint64
+	return func(bytes uint64) {
+		sum += bytes
+		tell(Event{Kind: Progress, Phase: phaseDump, Bytes: sum, Total: s.memory})
+	}
+}
+
 // wireSink sends a container's state over a connection.
-type wireSink struct{ conn *transport.Conn }
+type wireSink struct {
+	conn *transport.Conn
+	sent func(bytes uint64)
+}
 
 func (w wireSink) Pages(r dump.Run) error {
+	w.sent(uint64(len(r.Data)))
 	return w.conn.WritePages(transport.Pages{
 		Space: transport.Space(r.Space), ID: r.ID, Address: r.Address, Count: r.Count, Flags: r.Flags, Data: r.Data,
 	})

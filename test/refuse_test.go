@@ -177,3 +177,18 @@ func (c *container) narrow(t testing.TB, h host) {
 		t.Fatalf("queue is %q", got)
 	}
 }
+
+// A command that somebody waits for outside would be lost by the move.
+func TestCommandInside(t *testing.T) {
+	t.Parallel()
+	c := running(t, takePair(t))
+	command := c.src.start(t, "vzctl", "exec", c.ctid(), "touch /began; sleep 1000")
+	eventually(t, "command to begin", func() bool {
+		return c.src.run(t, "vzctl", "exec", c.ctid(), "test -e /began").code == 0
+	})
+	c.migrate(t).wants(t, 8, "was started from outside", "vzctl exec", "hint: ")
+	c.stays(t)
+	command.interrupt()
+	command.wait()
+	eventually(t, "command to end", func() bool { return c.migrate(t).code == 0 })
+}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -26,18 +27,33 @@ type program struct {
 	code           func(error) int // exit code of an error
 	parsed         bool            // the command line is right; what fails now is the command
 	silent         bool            // its errors are told on another way than standard error
+	root           bool            // refuses to run for anyone else
+	raw            bool            // hands its standard output on to other programs
 }
 
 // run executes root with args and returns the exit code.
 func (p *program) run(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.PersistentPreRun = func(*cobra.Command, []string) { p.parsed = true }
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		p.parsed = true
+		if p.root && os.Geteuid() != 0 {
+			return fault.New(fault.Permission, "needs root").WithHint("Run it as root, or with sudo.")
+		}
+		return nil
+	}
+	results := &resultWriter{w: p.stdout}
+	if !p.raw {
+		p.stdout = results
+	}
 	root.SetArgs(args)
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil && results.err != nil {
+		err = fault.New(fault.Other, "write results: %w", results.err)
+	}
 	if err == nil {
 		return 0
 	}
@@ -48,6 +64,21 @@ func (p *program) run(ctx context.Context, root *cobra.Command, args []string) i
 		p.report(err)
 	}
 	return p.code(err)
+}
+
+// resultWriter remembers that results could not be written: a script that
+// reads them must not take nothing for an answer.
+type resultWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (r *resultWriter) Write(p []byte) (int, error) {
+	n, err := r.w.Write(p)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return n, err
 }
 
 // report prints an error and its hint.

@@ -26,7 +26,7 @@ type vzctl struct {
 // [options]`. Exit codes are OpenVZ's.
 func Vzctl(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	v := &vzctl{
-		program: program{name: "vzctl", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode},
+		program: program{name: "vzctl", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode, root: true},
 		host:    lifecycle.Local(),
 	}
 	code := v.run(ctx, v.root(), args)

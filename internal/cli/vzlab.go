@@ -36,7 +36,7 @@ type vzlab struct {
 
 // Vzlab is the program vzlab. It returns the exit status.
 func Vzlab(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	v := &vzlab{program: program{name: "vzlab", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode}}
+	v := &vzlab{program: program{name: "vzlab", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.VzctlCode, raw: true}}
 	code := v.run(ctx, v.root(), args)
 	if v.status != 0 {
 		return v.status

@@ -57,7 +57,7 @@ type vzlist struct {
 // Vzlist is the program vzlist(8) without its process.
 func Vzlist(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	v := &vzlist{
-		program: program{name: "vzlist", stdin: stdin, stdout: stdout, stderr: stderr, code: listCode},
+		program: program{name: "vzlist", stdin: stdin, stdout: stdout, stderr: stderr, code: listCode, root: true},
 		host:    lifecycle.Local(),
 	}
 	return v.run(ctx, v.root(), args)

@@ -102,7 +102,7 @@ func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string)
 		return cmd.Help() // with exit code 0, as OpenVZ's
 	}
 	if os.Geteuid() != 0 && len(args) < 3 {
-		return fault.New(fault.Permission, "needs root")
+		return fault.New(fault.Permission, "needs root").WithHint("Run it as root, or name a source to log in to.")
 	}
 	switch {
 	case v.receive:
@@ -199,7 +199,7 @@ func (v *vzmigrate) job(to *ssh.Target, source, dest, container string) (migrate
 
 func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container string, emit func(migrate.Event)) (*migrate.Report, error) {
 	if os.Geteuid() != 0 {
-		return nil, fault.New(fault.Permission, "needs root")
+		return nil, fault.New(fault.Permission, "needs root").WithHint("Run it as root, or with sudo.")
 	}
 	c, err := v.host.Find(container)
 	if err != nil {

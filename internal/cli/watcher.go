@@ -4,23 +4,23 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
 	"github.com/vzkit/vzkit/migrate"
 )
 
 // watcher shows how a migration gets on: a line for each phase that has ended
-// and, on a terminal, a bar for the one that goes on.
+// and, on a terminal, one that is drawn again and again for the phase that
+// goes on.
 type watcher struct {
 	mu       sync.Mutex
 	out      io.Writer
 	quiet    bool
 	terminal bool
-	bar      *progressbar.ProgressBar
-	phase    string // of the bar
+	drawn    bool // the line of the phase that goes on is on the terminal
 }
 
 func newWatcher(out io.Writer, quiet bool) *watcher {
@@ -37,7 +37,10 @@ func (w *watcher) see(e migrate.Event) {
 	}
 	switch e.Kind {
 	case migrate.Progress:
-		w.progress(e)
+		if w.terminal {
+			fmt.Fprint(w.out, clearLine+bar(e))
+			w.drawn = true
+		}
 	case migrate.Done:
 		w.clear()
 		fmt.Fprintf(w.out, "%-8s %10.1f ms", e.Phase, e.Millis)
@@ -51,32 +54,29 @@ func (w *watcher) see(e migrate.Event) {
 	}
 }
 
-func (w *watcher) progress(e migrate.Event) {
-	if !w.terminal {
-		return
+// clearLine goes to the beginning of the terminal's line and erases it.
+const clearLine = "\r\x1b[K"
+
+// barWidth is the length of a full bar, in characters.
+const barWidth = 30
+
+// bar shows how far a phase is: of an estimate, so it stops short of its end.
+func bar(e migrate.Event) string {
+	done := float64(e.Bytes) / (1 << 20)
+	if e.Total == 0 {
+		return fmt.Sprintf("%-8s %10.1f MiB", e.Phase, done)
 	}
-	if w.bar == nil || w.phase != e.Phase {
-		w.clear()
-		total := int64(e.Total)
-		if total == 0 {
-			total = -1
-		}
-		w.phase = e.Phase
-		w.bar = progressbar.NewOptions64(total, progressbar.OptionSetDescription(e.Phase), progressbar.OptionSetWriter(w.out),
-			progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(30))
-	}
-	n := int64(e.Bytes)
-	if e.Total > 0 {
-		n = min(n, int64(e.Total)-1) // an estimate: the end is the phase's event
-	}
-	_ = w.bar.Set64(n) // a bar that cannot be drawn is no reason to stop
+	share := min(float64(e.Bytes)/float64(e.Total), 0.99)
+	full := int(share * barWidth)
+	return fmt.Sprintf("%-8s [%s%s] %2.0f %% %10.1f MiB", e.Phase,
+		strings.Repeat("#", full), strings.Repeat(".", barWidth-full), share*100, done)
 }
 
-// clear takes the bar off the terminal.
+// clear takes the drawn line off the terminal.
 func (w *watcher) clear() {
-	if w.bar != nil {
-		_ = w.bar.Clear()
-		w.bar = nil
+	if w.drawn {
+		fmt.Fprint(w.out, clearLine)
+		w.drawn = false
 	}
 }
 

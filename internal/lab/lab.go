@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
@@ -127,6 +128,12 @@ func at(dir string) (*Lab, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fault.New(fault.BadValue, "lab directory %q: %w", dir, err)
+	}
+	for _, target := range mountPoints() { // which every host mounts its own over
+		if strings.HasPrefix(target+"/", strings.TrimSuffix(dir, "/")+"/") {
+			return nil, fault.New(fault.BadValue, "lab directory %q holds %q", dir, target).
+				WithHint("Give the lab a directory of its own.")
+		}
 	}
 	return &Lab{Dir: dir}, nil
 }

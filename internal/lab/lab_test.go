@@ -339,6 +339,7 @@ func TestRefusals(t *testing.T) {
 		{"too many hosts", func() error { _, err := lab.Up(t.Context(), lab.Config{Dir: dir, Hosts: 9}); return err }, fault.BadValue},
 		{"negative hosts", func() error { _, err := lab.Up(t.Context(), lab.Config{Dir: dir, Hosts: -1}); return err }, fault.BadValue},
 		{"below /run", func() error { _, err := lab.Up(t.Context(), lab.Config{Dir: "/run/vzlab"}); return err }, fault.BadValue},
+		{"down of the machine's own", func() error { return lab.Down(t.Context(), "/etc", true) }, fault.BadValue},
 		{"open nothing", func() error { _, err := lab.Open(dir); return err }, fault.NotRunning},
 		{"open damaged", func() error { _, err := lab.Open(damaged); return err }, fault.Config},
 		{"up damaged", func() error { _, err := lab.Up(t.Context(), lab.Config{Dir: damaged}); return err }, fault.Config},

@@ -9,25 +9,46 @@ import (
 	"strings"
 )
 
-// startField is starttime's place in /proc/PID/stat, counted from the state.
-const startField = 19
+// Places in /proc/PID/stat, counted from the state.
+const (
+	parentField = 1  // ppid
+	startField  = 19 // starttime
+)
+
+// Parent is the pid of process pid's parent.
+func Parent(pid int) (int, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(fields[parentField])
+}
 
 // StartTime is when process pid started, in clock ticks since boot. Together
 // with the pid it names a process for good. A zombie counts as gone.
 func StartTime(pid int) (uint64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := stat(pid)
 	if err != nil {
 		return 0, err
-	}
-	// The command name may contain anything, so count from its last ")".
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) <= startField {
-		return 0, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
 	}
 	if fields[0] == "Z" || fields[0] == "X" {
 		return 0, fmt.Errorf("process %d is dead: %w", pid, os.ErrNotExist)
 	}
 	return strconv.ParseUint(fields[startField], 10, 64)
+}
+
+// stat reads the fields of /proc/PID/stat from the state on. The command name
+// before them may contain anything, so they begin after its last ")".
+func stat(pid int) ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) <= startField {
+		return nil, fmt.Errorf("process %d: stat has %d fields", pid, len(fields))
+	}
+	return fields, nil
 }
 
 // RSS is how much memory process pid has in use, in bytes, shared memory

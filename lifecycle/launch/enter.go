@@ -74,9 +74,21 @@ func becomeNsenter(ctid, pid string, argv []string) error {
 	if err := closeFrom(selfFD + 1); err != nil {
 		return err
 	}
+	if err := dieWithParent(); err != nil {
+		return err
+	}
 	args := append([]string{nsenter, "--target", pid, "--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--time",
 		"--root", "--wd", "--setuid", "0", "--setgid", "0", "--", selfPath, runName}, argv...)
 	return fmt.Errorf("exec %q: %w", nsenter, syscall.Exec(nsenter, args, os.Environ()))
+}
+
+// dieWithParent has the command end with whoever waits for it; what it forks
+// does not (PR_SET_PDEATHSIG outlives execve, not fork).
+func dieWithParent() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("tie to caller: %w", err)
+	}
+	return nil
 }
 
 // notRun is the exit status of a command that could not be run, as a shell's.
@@ -93,9 +105,8 @@ func becomeCommand(argv []string) error {
 	if _, err := unix.Setsid(); err != nil {
 		return fmt.Errorf("begin session: %w", err)
 	}
-	// The command ends with whoever waits for it; what it forks does not.
-	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
-		return fmt.Errorf("tie to caller: %w", err)
+	if err := dieWithParent(); err != nil {
+		return err
 	}
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
