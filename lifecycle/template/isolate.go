@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
+
 	"github.com/vzkit/vzkit/internal/fault"
 )
 
@@ -37,6 +39,10 @@ func (s script) run(ctx context.Context) error {
 		Chroot: s.chroot, Pdeathsig: syscall.SIGKILL,
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC, Unshareflags: syscall.CLONE_NEWNS,
 	}
+	if !rootIsMount() {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNS
+		cmd.SysProcAttr.Unshareflags = 0
+	}
 	// The death signal comes when the thread ends, see prctl(2): keep it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -44,6 +50,14 @@ func (s script) run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", err, said.lines(3))
 	}
 	return nil
+}
+
+// rootIsMount tells whether "/" is a mount point. In a chroot it may be none;
+// then its mounts cannot be made private, as package syscall does for
+// Unshareflags, and propagate as they did for whoever made the chroot.
+func rootIsMount() bool {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+	return err != nil || len(mounts) > 0
 }
 
 // tail keeps the end of what is written to it.
