@@ -60,7 +60,7 @@ func (h host) leftovers(t testing.TB) string {
 			/var/lib/vz/private/* /var/lib/vz/private/.[a-z]* /var/lib/vz/root/* /var/lib/vz/handover/*.json 2>/dev/null
 		rm -f /etc/vz/conf/*.conf.migrated /etc/vz/conf/*.conf.destroyed /var/lib/vz/handover/*.adopted
 		find /etc/vz/conf -type f 2>/dev/null
-		awk '$2 ~ "^/(var/lib/vz/(root|private)|run/vz|usr|proc)/"' /proc/self/mounts
+		awk '$2 ~ "^/(var/lib/vz/(root|private)|run/vz|usr/local/lib/vzkit|usr/s?bin|usr/local/s?bin|proc)/"' /proc/self/mounts
 		ls -d /sys/fs/cgroup/*/vz/[0-9]* /sys/fs/cgroup/vz/[0-9]* 2>/dev/null
 		ip -oneline link show | grep -o 'venet[0-9]*'
 		ip route show table all | grep venet
