@@ -4,6 +4,8 @@ PREFIX   ?= /usr/local
 FUZZTIME ?= 10s
 
 export PATH := $(PATH):/usr/local/go/bin
+# Programs with the race detector wait a second before they exit, to be read; ours start many of themselves.
+export GORACE := atexit_sleep_ms=0
 
 version  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 ldflags  := -X github.com/vzkit/vzkit/internal/version.String=$(version)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vzkit/vzkit/internal/lab"
+	"github.com/vzkit/vzkit/internal/mountns"
 )
 
 func TestUpMendsKilledHosts(t *testing.T) {
@@ -156,7 +157,9 @@ func TestChroot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private", "sh", "-euc", chrootScript, "sh", t.TempDir(), exe)
+	cmd := exec.CommandContext(t.Context(), "sh", "-euc", chrootScript, "sh", t.TempDir(), exe)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	mountns.Private(cmd.SysProcAttr)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -173,14 +176,15 @@ const chrootScript = `
 	cp -a /etc $root/etc
 	rm -rf $root/etc/vz
 	cp "$2" $root/bin.lab/vzlab
-	mount --make-rshared /
+	mount --make-rshared / 2>/dev/null || mount --make-rshared $1 # where this is a chroot already
 	before=$(wc -l </proc/self/mountinfo)
 	inside() { chroot $root "$@"; }
 	trap 'inside /bin.lab/vzlab down --all' EXIT
 	inside /bin.lab/vzlab up 1
 	test $(wc -l </proc/self/mountinfo) = $before
 	test "$(inside /bin.lab/vzlab exec admin -- ssh -o BatchMode=yes alpha hostname)" = alpha
-	# The host's root is one that a container's init can pivot away from.
+	# The host's root is one that a container's init can pivot away from, and no chroot to the kernel.
+	inside /bin.lab/vzlab exec alpha -- unshare --user true
 	inside /bin.lab/vzlab exec alpha -- unshare --mount sh -euc '
 		mkdir /run/new; mount --bind / /run/new; cd /run/new
 		mkdir -p run/old; pivot_root . run/old; test -e /bin.lab/vzlab'

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/moby/sys/mountinfo"
-
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/mountns"
 )
 
 // script is a shell script that a build runs apart from the machine: in mount
@@ -37,12 +36,9 @@ func (s script) run(ctx context.Context) error {
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Chroot: s.chroot, Pdeathsig: syscall.SIGKILL,
-		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC, Unshareflags: syscall.CLONE_NEWNS,
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
 	}
-	if !rootIsMount() {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNS
-		cmd.SysProcAttr.Unshareflags = 0
-	}
+	mountns.Private(cmd.SysProcAttr)
 	// The death signal comes when the thread ends, see prctl(2): keep it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -50,14 +46,6 @@ func (s script) run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", err, said.lines(3))
 	}
 	return nil
-}
-
-// rootIsMount tells whether "/" is a mount point. In a chroot it may be none;
-// then its mounts cannot be made private, as package syscall does for
-// Unshareflags, and propagate as they did for whoever made the chroot.
-func rootIsMount() bool {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
-	return err != nil || len(mounts) > 0
 }
 
 // tail keeps the end of what is written to it.

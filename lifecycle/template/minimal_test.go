@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/mountns"
 )
 
 func TestCheckStatic(t *testing.T) {
@@ -52,9 +53,10 @@ func TestBootMinimal(t *testing.T) {
 	init := exec.CommandContext(ctx, "/sbin/init")
 	init.Dir = "/"
 	init.SysProcAttr = &syscall.SysProcAttr{
-		Chroot: root, Pdeathsig: syscall.SIGKILL, Unshareflags: syscall.CLONE_NEWNS,
+		Chroot: root, Pdeathsig: syscall.SIGKILL,
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWNET,
 	}
+	mountns.Private(init.SysProcAttr)
 	if err := init.Start(); err != nil {
 		t.Fatal(err)
 	}

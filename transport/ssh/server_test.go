@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vzkit/vzkit/internal/mountns"
 )
 
 // server is an OpenSSH sshd of the test's own on 127.0.0.1.
@@ -57,7 +59,8 @@ func (s *server) listen(t *testing.T, config []string) bool {
 	file := filepath.Join(s.dir, "sshd_config")
 	write(t, file, strings.Join(append(config, fmt.Sprintf("Port %d", s.port)), "\n")+"\n")
 	cmd := exec.Command("/bin/sh", "-c", inOwnRun, "sh", file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	mountns.Private(cmd.SysProcAttr)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
