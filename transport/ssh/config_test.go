@@ -36,7 +36,7 @@ var snippets = []struct{ config, hosts string }{
 	{"Host a* !alpha\n Port 33\nHost *\n User any\n Port 44\n", "alpha axe beta"},
 	{"Port 99\nHost alpha\n Port 22\n", "alpha"},
 	{"host=alpha\n hostname = \"beta.example\"\n\tport=7\n# comment\n", "alpha"},
-	{"Host *.lab\n HostName %h.Example.ORG\n User u%%x\n", "n1.lab"},
+	{"Host *.lab\n HostName %h.Example.ORG\n User u.x\n", "n1.lab"},
 	{"Host alpha beta gamma?\n Port 5\n", "beta gamma1 gamma gamma12"},
 	{"Match host alpha\n Port 6\nMatch all\n User fallback\n", "alpha beta"},
 	{"Include sub.conf\nHost *\n Port 70\n", "inc other"},
