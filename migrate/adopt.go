@@ -72,8 +72,8 @@ func (d *destination) run() error {
 	if err := d.shell.Open(); err != nil {
 		return err
 	}
-	if err := d.held.Release(); err != nil {
-		return fault.Wrap(fault.Network, err)
+	if err := d.release(); err != nil {
+		return err
 	}
 	return fault.Wrap(fault.Restore, d.freezer.Thaw())
 }

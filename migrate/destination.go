@@ -31,7 +31,6 @@ type destination struct {
 	shell   *lifecycle.Shell
 	store   *restore.Store
 	freezer freeze.Freezer
-	held    *freeze.Hold
 	got     MemoryEnd
 	ended   bool // memory is complete
 	undo    undo.Stack
@@ -144,12 +143,7 @@ func (d *destination) prepare() error {
 	if d.shell, err = d.c.Prepare(d.staging); err != nil {
 		return err
 	}
-	d.undo.Push("release network", func() error {
-		if d.held == nil {
-			return nil
-		}
-		return d.held.Release()
-	})
+	d.undo.Push("release network", d.release)
 	d.undo.Push("dismantle", d.shell.Close)
 	if d.freezer, err = d.c.Freezer(); err != nil {
 		return err
@@ -293,14 +287,17 @@ func (d *destination) build() error {
 // connect gives the container its network and holds it: what restored sockets
 // send, and what the kernel sends for them if they are killed again, must not
 // reach peers while the source owns the container.
-func (d *destination) connect(pid int) (err error) {
+func (d *destination) connect(pid int) error {
 	if err := d.shell.Connect(pid); err != nil {
 		return err
 	}
-	if d.held, err = freeze.HoldLink(d.c.Venet().HostEnd()); err != nil {
-		return fault.Wrap(fault.Network, err)
-	}
-	return nil
+	_, err := freeze.HoldLink(d.c.Venet().HostEnd())
+	return fault.Wrap(fault.Network, err)
+}
+
+// release ends the hold that connect has made, if it has.
+func (d *destination) release() error {
+	return fault.Wrap(fault.Network, freeze.ReleaseLink(d.c.Venet().HostEnd()))
 }
 
 // keepLog saves CRIU's log, whose summary the error has, for a person to read.

@@ -20,9 +20,9 @@ func (s *source) awaitRestored(ctx context.Context) error {
 	return s.peer.expect(ctx, transport.TypeRestored, nil)
 }
 
-// handOver writes the record and delivers it. From the record on there is no
-// way back, so a signal no longer ends it: ctx is not used after that.
-func (s *source) handOver(ctx context.Context) error {
+// record writes the record. When it returns nil there is no way back, and a
+// signal no longer ends the move.
+func (s *source) record(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (s *source) handOver(ctx context.Context) error {
 		return errors.Join(fault.New(fault.Other, "record handover: %w", err), s.c.Delivered())
 	}
 	s.undo.Keep()
-	return s.deliver()
+	return nil
 }
 
 // deliver tells the destination to run the container, and lets go of it here

@@ -80,28 +80,24 @@ func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, 
 	return &s.report, nil
 }
 
-// move does everything up to the record, undoes it on failure, and goes on to
-// the handover.
-func (s *source) move(parent context.Context) (err error) {
+// move does everything up to the record, undoes it on failure, and then
+// delivers: what fails after the record must never thaw the container.
+func (s *source) move(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	s.cancel = cancel
 	defer cancel(nil)
 	if err := s.check(); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil && fault.KindOf(err) != fault.Undelivered {
-			err = s.rollBack(parent, ctx, err)
-		}
-	}()
 	for _, step := range []func(context.Context) error{
 		s.connect, s.sendOffer, s.sendFiles, s.sendState, s.awaitRestored,
+		func(context.Context) error { return s.record(parent) },
 	} {
 		if err := step(ctx); err != nil {
-			return err
+			return s.rollBack(parent, ctx, err)
 		}
 	}
-	return s.handOver(parent)
+	return s.deliver()
 }
 
 // check refuses, before any side effect, what cannot be moved from here.
