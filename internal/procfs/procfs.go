@@ -65,3 +65,19 @@ func RSS(pid int) (uint64, error) {
 	pages, err := strconv.ParseUint(fields[1], 10, 64)
 	return pages * uint64(os.Getpagesize()), err
 }
+
+// InnerPID is process pid's number in the innermost pid namespace that it is
+// in: in a container, its pid there (NSpid of proc_pid_status(5)).
+func InnerPID(pid int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "\nNSpid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	numbers := strings.Fields(line)
+	if len(numbers) == 0 {
+		return 0, fmt.Errorf("process %d: status has no NSpid", pid)
+	}
+	return strconv.Atoi(numbers[len(numbers)-1])
+}
