@@ -37,7 +37,8 @@ func NewConn(r io.Reader, w io.Writer) *Conn {
 	}
 }
 
-// SetCodec packs pages, image and file-data frames written from now on.
+// SetCodec packs what WriteFrame writes of bulk frames (pages, image, file-data,
+// memory) from now on.
 func (c *Conn) SetCodec(codec Codec) { c.codec.Store(uint32(codec)) }
 
 // WriteFrame writes one frame whose payload is the parts, one after the other;

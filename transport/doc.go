@@ -33,10 +33,10 @@
 //	     4     …  packed bytes: one LZ4 block, or Zstandard frames
 //
 // The codec is chosen frame by frame; a reader of version 1 knows all three.
-// Only pages, image and file-data may be packed (the bulk frames). A payload
-// below 256 bytes, or one that does not shrink, goes plain.
+// Only pages, image, file-data and memory may be packed (the bulk frames). A
+// payload below 256 bytes, or one that does not shrink, goes plain.
 //
-// Those three, file-entry and file-delete (together: the stream frames) may
+// Those four, file-entry and file-delete (together: the stream frames) may
 // wait in the writer's buffer of 256 KiB. All others are control frames: they
 // leave at once and take what waits before them along.
 //
@@ -61,7 +61,7 @@
 //
 // Both sides send hello before they read anything:
 //
-//	{"magic":"vzkit","min_version":1,"max_version":1,
+//	{"magic":"vzkit","min_version":2,"max_version":2,
 //	 "program":"vzmigrate 0.1","role":"sender","host_id":"…"}
 //
 // The version in force is the smaller max_version. If that is below either
@@ -84,9 +84,12 @@
 //	files-end           ------------------>
 //	                    <------------------ files-done
 //	  … passes 2, 3, … while changes shrink
+//	  memory …, with the mark of round 1
+//	                    <------------------ round-done
+//	  … rounds 2, 3, … while the predicted downtime is too long
 //	[freezes the container]
 //	memory-begin        ------------------>
-//	  pages and image, interleaved …
+//	  memory, pages and image, interleaved, then layout …
 //	memory-end          ------------------>
 //	files-begin n frozen------------------>
 //	  file-entry, file-data, file-delete …
@@ -149,7 +152,8 @@
 // # Payloads
 //
 // "JSON" in the list of types is one object. Package files defines the frames
-// of a file pass, files-begin to files-end; package migrate defines offer,
+// of a file pass, files-begin to files-end; package memory defines memory, the
+// pages that go over while the container runs; package migrate defines offer,
 // accept, files-done and the rest of the handover. This package defines four:
 //
 // error, JSON:
@@ -185,4 +189,6 @@
 // # History
 //
 //	1  first version
+//	2  memory: pages in rounds, before and in the freeze, by whoever tracks
+//	   them; pages carries those that only CRIU has
 package transport

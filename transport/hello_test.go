@@ -41,10 +41,10 @@ func TestHandshake(t *testing.T) {
 	if s.err != nil || r.err != nil || s.version != Version || r.version != Version {
 		t.Fatalf("sender %d, %v; receiver %d, %v", s.version, s.err, r.version, r.err)
 	}
-	if want := (Hello{magic, 1, 1, "vzmigrate 2.0", RoleReceiver, "beta"}); s.peer != want {
+	if want := (Hello{magic, Version, Version, "vzmigrate 2.0", RoleReceiver, "beta"}); s.peer != want {
 		t.Errorf("sender sees %+v", s.peer)
 	}
-	if want := (Hello{magic, 1, 1, "vzmigrate 1.0", RoleSender, "alpha"}); r.peer != want {
+	if want := (Hello{magic, Version, Version, "vzmigrate 1.0", RoleSender, "alpha"}); r.peer != want {
 		t.Errorf("receiver sees %+v", r.peer)
 	}
 }
@@ -97,7 +97,7 @@ func hello(t *testing.T, text string) []byte {
 }
 
 func TestForeignGreetings(t *testing.T) {
-	good := hello(t, `{"magic":"vzkit","min_version":1,"max_version":1,"role":"receiver"}`)
+	good := hello(t, `{"magic":"vzkit","min_version":2,"max_version":2,"role":"receiver"}`)
 	const prefix = "peer does not speak vzkit's protocol: got "
 	for _, c := range []struct{ name, sent, want string }{
 		{"shell profile", "Welcome to beta!\nLast login: Monday\n" + string(good), `"Welcome to beta! Last login: Monday"`},
@@ -134,7 +134,7 @@ func TestGreetingIsQuotedWithoutItsEnd(t *testing.T) {
 }
 
 func TestBadHellos(t *testing.T) {
-	good := hello(t, `{"magic":"vzkit","min_version":1,"max_version":1,"role":"receiver"}`)
+	good := hello(t, `{"magic":"vzkit","min_version":2,"max_version":2,"role":"receiver"}`)
 	if err := greet(good); err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +148,9 @@ func TestBadHellos(t *testing.T) {
 		{"half a header", good[:7], fault.Protocol},
 		{"half a hello", good[:30], fault.Protocol},
 		{"no JSON", hello(t, "hello"), fault.Protocol},
-		{"no role", hello(t, `{"magic":"vzkit","min_version":1,"max_version":1}`), fault.Protocol},
+		{"no role", hello(t, `{"magic":"vzkit","min_version":2,"max_version":2}`), fault.Protocol},
 		{"version 0", hello(t, `{"magic":"vzkit","max_version":1,"role":"receiver"}`), fault.Protocol},
-		{"versions reversed", hello(t, `{"magic":"vzkit","min_version":2,"max_version":1,"role":"receiver"}`), fault.Protocol},
+		{"versions reversed", hello(t, `{"magic":"vzkit","min_version":3,"max_version":2,"role":"receiver"}`), fault.Protocol},
 	} {
 		if err := greet(c.sent); err == nil || fault.KindOf(err) != c.want {
 			t.Errorf("%s: %v, kind %d", c.name, err, fault.KindOf(err))

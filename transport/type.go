@@ -27,6 +27,10 @@ const (
 	TypePages       Type = 33 // S: a run of pages of one address space
 	TypeImage       Type = 34 // S: a run of bytes of one CRIU image
 	TypeMemoryEnd   Type = 35 // S: JSON {images, pages}: explicit end of the state
+	TypeMemory      Type = 36 // S: a batch of pages of tracked memory, or the mark of a round
+	TypeRoundDone   Type = 37 // R: JSON {round}, all pages up to that mark are in R's store
+	TypeLayout      Type = 38 // S: JSON, whose memory the spaces of memory frames are
+	TypeJoin        Type = 39 // S: JSON {id, ctid}, on a new connection: it brings memory for that migration
 
 	TypeRestored Type = 48 // R: the container is built and held, not yet running
 	TypeCommit   Type = 49 // S: the handover is on S's disk, R owns the container
@@ -43,8 +47,8 @@ var typeNames = map[Type]string{
 	TypeFilesBegin: "files-begin", TypeFileEntry: "file-entry", TypeFileData: "file-data",
 	TypeFileDelete: "file-delete", TypeFilesEnd: "files-end", TypeFilesDone: "files-done",
 	TypeMemoryBegin: "memory-begin", TypePages: "pages", TypeImage: "image",
-	TypeMemoryEnd: "memory-end",
-	TypeRestored:  "restored", TypeCommit: "commit", TypeAbort: "abort",
+	TypeMemoryEnd: "memory-end", TypeMemory: "memory", TypeRoundDone: "round-done", TypeLayout: "layout", TypeJoin: "join",
+	TypeRestored: "restored", TypeCommit: "commit", TypeAbort: "abort",
 	TypeResumed: "resumed", TypeFinish: "finish", TypeAborted: "aborted", TypeAttach: "attach",
 	TypeSettled: "settled",
 }
@@ -59,7 +63,7 @@ func (t Type) String() string {
 
 // bulk frames may be packed.
 func (t Type) bulk() bool {
-	return t == TypePages || t == TypeImage || t == TypeFileData
+	return t == TypePages || t == TypeImage || t == TypeFileData || t == TypeMemory
 }
 
 // stream frames may wait in the write buffer; all others are control frames.

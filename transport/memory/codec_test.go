@@ -1,0 +1,116 @@
+package memory
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/vzkit/vzkit/transport"
+)
+
+func TestLooksRandom(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range uint64(100) {
+		if !looksRandom(noise(i, 64)) {
+			t.Errorf("noise %d does not", i)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"text": text(r, 64), "zeros": make([]byte, 1<<20), "short": noise(1, 1)[:1000],
+		"half text": append(text(r, 64), noise(1, 64)...),
+	} {
+		if looksRandom(b) {
+			t.Errorf("%s does", name)
+		}
+	}
+}
+
+// measured is a packer that knows its codecs: LZ4 halves at 500 MB/s, Zstandard
+// makes a quarter at 200.
+func measured(link float64) (*packer, *class) {
+	p, err := newPacker("auto", &linkOf(link).link)
+	if err != nil {
+		panic(err)
+	}
+	c := &p.classes[0]
+	c.measured[transport.CodecLZ4] = measure{0.5, 1 / 500e6}
+	c.measured[transport.CodecZstd] = measure{0.25, 1 / 200e6}
+	return p, c
+}
+
+// linkOf is a link that takes so many bytes per second.
+func linkOf(rate float64) *stream {
+	s := new(stream)
+	s.link.wrote(int(rate), time.Second)
+	return s
+}
+
+func TestChoice(t *testing.T) {
+	for _, c := range []struct {
+		link float64
+		want transport.Codec
+	}{
+		{2e6, transport.CodecZstd},
+		{40e6, transport.CodecZstd},
+		{200e6, transport.CodecLZ4},
+		{2e9, transport.CodecNone},
+	} {
+		p, class := measured(c.link)
+		if got := p.choose(class); got != c.want {
+			t.Errorf("%.0f MB/s: %s, want %s", c.link/1e6, got, c.want)
+		}
+	}
+}
+
+func TestCodecAskedForIsLeftOutWhereItDoesNotPay(t *testing.T) {
+	p, err := newPacker("lz4", new(link))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		data []byte
+		want transport.Codec
+	}{
+		{noise(1, 200), transport.CodecNone},
+		{text(rand.New(rand.NewPCG(1, 1)), 200), transport.CodecLZ4},
+		{noise(2, 200), transport.CodecNone},
+		{noise(2, 200)[:100], transport.CodecNone},
+	} {
+		if _, got, err := p.pack(len(c.data), [][]byte{c.data}); got != c.want || err != nil {
+			t.Errorf("%d bytes: %s, %v", len(c.data), got, err)
+		}
+	}
+}
+
+// TestWhatLooksRandomIsSampled: bytes in equal numbers that pack well.
+func TestWhatLooksRandomIsSampled(t *testing.T) {
+	p, err := newPacker("zstd", new(link))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var every [256]byte
+	for i := range every {
+		every[i] = byte(i)
+	}
+	data := bytes.Repeat(every[:], 3000)
+	if _, got, _ := p.pack(len(data), [][]byte{data}); got != transport.CodecZstd || !looksRandom(data) {
+		t.Error(got)
+	}
+}
+
+func TestLinkIsNotFasterAtOnce(t *testing.T) {
+	var l link
+	l.wrote(1e6, time.Second)
+	slow := l.perByte()
+	l.wrote(1e6, 0)
+	if got := l.perByte(); got < slow*0.9 || got >= slow {
+		t.Errorf("%g s per byte after a write without wait, %g before", got, slow)
+	}
+	for range 200 {
+		l.wrote(1e6, time.Millisecond)
+	}
+	if got := l.perByte(); got > slow/100 {
+		t.Errorf("%g s per byte, long after the link got faster", got)
+	}
+}
