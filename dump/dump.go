@@ -2,10 +2,15 @@
 // and everything else, described by CRIU, as images.
 //
 // CRIU stops the tasks one by one, reads them through its parasite and writes
-// images into a directory; the pages it writes to a page server, which is this
-// process (see PageServer), so that memory goes on to its destination while
-// CRIU is still reading and never touches a disk. Which memory has to be taken
-// while the container stands still is a Tracker's business.
+// images into a directory. Which memory it takes is a matter of the Mode: all
+// of it, or what a tracker (package dump/track) has not taken already. The
+// pages it takes it writes to a page server, which is this process (see
+// pageServer), so that they go on to their destination while CRIU is still
+// reading and never touch a disk.
+//
+// Whatever can be made ready while the container runs is made by Prepare: CRIU
+// is started and waits, it knows the kernel, and copies are taken of what it
+// would take long to read.
 //
 // The package knows nothing of networks: state goes into a Sink.
 package dump
@@ -22,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
 )
@@ -29,6 +35,9 @@ import (
 // ghostLimit is the size, in bytes, up to which CRIU copies a file that is open
 // but deleted into its images. They are in memory on both hosts (see Ghosts).
 const ghostLimit = 1 << 30
+
+// logName is CRIU's log, among the images.
+const logName = "dump.log"
 
 // timeout bounds CRIU's collecting of the tasks, in seconds. It gives up then
 // and lets them go; it must not be killed.
@@ -50,6 +59,11 @@ type Config struct {
 	Freeze string // directory of its frozen cgroup
 	Dir    string // empty directory for images and log, on tmpfs
 	Sink   Sink
+	Mode   Mode // how; Prepare chooses if it is empty
+	// Groups tells CRIU to describe the cgroups of the tasks, which takes it a
+	// millisecond for each thread. Without it all are in the container's own.
+	Groups bool
+	Cache  string // directory for what CRIU knows of the kernel, or ""
 	// Then is called when all of the state is in the sink, and before CRIU
 	// lets go of the tasks: files that it linked into the container's tree
 	// are still there (--link-remap). An error makes the dump fail.
@@ -62,44 +76,19 @@ type Stats struct {
 	Images  int           // files
 	Bytes   uint64        // of images
 	Collect time.Duration // CRIU at work, memory going out meanwhile
+	Hidden  int           // questions of CRIU's that were answered in its place
 }
 
-// Dump sends the state of the frozen container to the sink. The container is
-// frozen before and after, whether or not the dump succeeds. A dump that has
-// begun is not cut short: when ctx ends, pages are discarded and the rest is
-// quick.
+// Dump sends all of the state of the frozen container to the sink, memory
+// included. For how it does that, see Prepared.Dump.
 func Dump(ctx context.Context, c Config) (Stats, error) {
-	start := time.Now()
-	server, err := newPageServer(ctx, c.Sink)
+	c.Mode = Copied
+	p, err := Prepare(c, nil)
 	if err != nil {
 		return Stats{}, err
 	}
-	var s Stats
-	var failed error // in our part, which CRIU only hears of
-	notify := func(script string, _ int) error {
-		if script == "post-dump" {
-			s.Pages, failed = server.finish()
-			s.Collect = time.Since(start)
-			if failed == nil {
-				failed = c.sendRest(ctx, &s)
-			}
-		}
-		return failed
-	}
-	log := filepath.Join(c.Dir, "dump.log")
-	_, err = criu.Do(c.Criu, criu.Request{
-		Type: rpc.CriuReqType_DUMP, Opts: c.options(filepath.Base(log)), Files: []*os.File{server.theirs}, Notify: notify,
-	})
-	if _, perr := server.finish(); failed == nil {
-		failed = perr
-	}
-	switch {
-	case failed != nil:
-		return s, failed
-	case err != nil:
-		return s, explain(err, log)
-	}
-	return s, nil
+	defer p.Close()
+	return p.Dump(ctx, &track.Layout{})
 }
 
 func (c Config) sendRest(ctx context.Context, s *Stats) error {
@@ -109,12 +98,12 @@ func (c Config) sendRest(ctx context.Context, s *Stats) error {
 	return c.Then(*s)
 }
 
-func (c Config) options(log string) *rpc.CriuOpts {
+func (c Config) options() *rpc.CriuOpts {
 	return &rpc.CriuOpts{
 		ImagesDirFd:       proto.Int32(-1),
 		ImagesDir:         proto.String(c.Dir),
 		Pid:               proto.Int32(int32(c.Init)),
-		LogFile:           proto.String(log),
+		LogFile:           proto.String(logName),
 		LogLevel:          proto.Int32(4),
 		LeaveRunning:      proto.Bool(true), // frozen as they are: thawing them is the way back
 		TcpEstablished:    proto.Bool(true),
@@ -124,9 +113,8 @@ func (c Config) options(log string) *rpc.CriuOpts {
 		FreezeCgroup:      proto.String(c.Freeze),
 		NetworkLock:       rpc.CriuNetworkLockMethod_SKIP.Enum(), // the link is held already
 		EmptyNs:           proto.Uint32(unix.CLONE_NEWNET),       // rebuilt by the destination
-		ManageCgroupsMode: rpc.CriuCgMode_SOFT.Enum(),
+		ManageCgroupsMode: criu.CgroupMode(c.Groups),
 		Timeout:           proto.Uint32(timeout),
-		Ps:                &rpc.CriuPageServerInfo{Fd: proto.Int32(criu.FirstFile)},
 	}
 }
 

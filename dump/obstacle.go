@@ -35,13 +35,13 @@ func Obstacle(init int, pids []int) (string, error) {
 			return "", fmt.Errorf("look at process %d: %w", pid, err)
 		}
 		if what != "" {
-			return describe(pid, what), nil
+			return named(pid, what), nil
 		}
 	}
 	return "", nil
 }
 
-func describe(pid int, what string) string {
+func named(pid int, what string) string {
 	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return fmt.Sprintf("process %d %q %s", pid, bytes.TrimSpace(comm), what)
 }
@@ -65,7 +65,7 @@ func Stranger(init int, pids []int) string {
 			at = parent
 		}
 		if at != init {
-			return describe(pid, "was started from outside, by vzctl exec or the like")
+			return named(pid, "was started from outside, by vzctl exec or the like")
 		}
 	}
 	return ""

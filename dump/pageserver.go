@@ -74,7 +74,7 @@ type pageServer struct {
 	err    error // of serve, once done is closed
 }
 
-func newPageServer(ctx context.Context, sink Sink) (*pageServer, error) {
+func newPageServer() (*pageServer, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socket pair for pages: %w", err)
@@ -84,23 +84,26 @@ func newPageServer(ctx context.Context, sink Sink) (*pageServer, error) {
 		// caps what it does not allow.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4<<20)
 	}
-	s := &pageServer{
-		ours: os.NewFile(uintptr(pair[0]), "pages"), theirs: os.NewFile(uintptr(pair[1]), "pages"),
-		sink: sink, done: make(chan struct{}),
-	}
+	return &pageServer{ours: os.NewFile(uintptr(pair[0]), "pages"), theirs: os.NewFile(uintptr(pair[1]), "pages")}, nil
+}
+
+// start begins to serve.
+func (s *pageServer) start(ctx context.Context, sink Sink) {
+	s.sink, s.done = sink, make(chan struct{})
 	go func() {
 		defer close(s.done)
 		s.err = s.serve(ctx)
 	}()
-	return s, nil
 }
 
 // finish waits for the end of the stream, which CRIU announces when it has
-// written all pages and which its exit brings about in any case. Finishing
-// twice is fine.
+// written all pages and which its exit brings about in any case. A server that
+// has not been started has nothing to wait for. Finishing twice is fine.
 func (s *pageServer) finish() (pages uint64, err error) {
 	s.theirs.Close()
-	<-s.done
+	if s.done != nil {
+		<-s.done
+	}
 	s.ours.Close()
 	return s.pages, s.err
 }

@@ -52,10 +52,11 @@ type criuEnd struct {
 // serve starts a page server and returns it with CRIU's end of it.
 func serve(t *testing.T, ctx context.Context, sink Sink, wide bool) (*pageServer, *criuEnd) {
 	t.Helper()
-	s, err := newPageServer(ctx, sink)
+	s, err := newPageServer()
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.start(ctx, sink)
 	conn, err := net.FileConn(s.theirs)
 	if err != nil {
 		t.Fatal(err)

@@ -48,3 +48,12 @@ func Version(path string) (int, error) {
 func Quiet() *rpc.CriuOpts {
 	return &rpc.CriuOpts{ImagesDirFd: proto.Int32(-1), ImagesDir: proto.String("/"), LogToStderr: proto.Bool(true)}
 }
+
+// CgroupMode is how CRIU deals with cgroups: it makes and fills those below the
+// container's, or leaves them alone.
+func CgroupMode(nested bool) *rpc.CriuCgMode {
+	if nested {
+		return rpc.CriuCgMode_SOFT.Enum()
+	}
+	return rpc.CriuCgMode_IGNORE.Enum()
+}

@@ -4,6 +4,12 @@
 // here because a migration needs what go-criu's runner has no place for: the
 // pre-resume notification, inherited descriptors and a process group of its
 // own, so that Ctrl-C at a terminal does not reach CRIU while it holds tasks.
+//
+// A worker can be started before it is needed, and into surroundings of its
+// own (StartOptions): mounts that only CRIU sees, its knowledge of the kernel
+// cached (Warm), a library that answers some of its system calls. For these
+// the program re-executes itself: the child (see stage) makes the surroundings
+// and becomes CRIU.
 package criu
 
 import (
@@ -22,8 +28,8 @@ import (
 // error text.
 const maxResponse = 64 << 10
 
-// FirstFile is the descriptor number that Request.Files[0] has in CRIU; the
-// others follow it.
+// FirstFile is the descriptor number that the first of the Files has in CRIU;
+// the others follow it.
 const FirstFile = 4
 
 // Request is one RPC request.
@@ -34,42 +40,108 @@ type Request struct {
 	// ("setup-namespaces", "post-restore", "pre-resume", …) with the pid of
 	// the root task where CRIU gives one. An error makes CRIU give up.
 	Notify func(script string, pid int) error
-	// Files are inherited by CRIU as descriptors FirstFile and up.
+	// Files are inherited by CRIU as descriptors FirstFile and up. Only Do
+	// looks at them: a Worker has its files from the start.
 	Files []*os.File
 }
 
-// Do runs CRIU at path for one request and waits for it to end. It has no
+// StartOptions is what a worker is started with. The zero value starts CRIU
+// as it is.
+type StartOptions struct {
+	// Files are inherited by CRIU as descriptors FirstFile and up.
+	Files []*os.File
+	// Cache, if set, is the directory where Warm has put what CRIU found out
+	// about the kernel.
+	Cache string
+	// Binds are mounts that only CRIU sees.
+	Binds []Bind
+	// Preload is a library to load into CRIU, and Calls the descriptor that it
+	// wants as preload.FD.
+	Preload string
+	Calls   *os.File
+}
+
+// Bind makes the file or directory From appear at the existing path To.
+type Bind struct{ From, To string }
+
+// Worker is a CRIU that waits for its one request.
+type Worker struct {
+	conn *os.File
+	cmd  *exec.Cmd
+}
+
+// Start starts CRIU at path. It does not look at the container's processes
+// before it gets its request. With surroundings of its own it has a mount
+// namespace, and does not see what is mounted later.
+func Start(path string, o StartOptions) (*Worker, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket pair for criu: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "criu rpc"), os.NewFile(uintptr(pair[1]), "criu rpc")
+	defer theirs.Close()
+	cmd, err := startProgram(path, append([]*os.File{theirs}, o.Files...), o)
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start %q: %w", path, err)
+	}
+	return &Worker{ours, cmd}, nil
+}
+
+func startProgram(path string, files []*os.File, o StartOptions) (*exec.Cmd, error) {
+	env := os.Environ()
+	if o.Cache != "" {
+		env = withTools(env, o.Cache)
+		if fast, err := onTmpfs(runDir); err != nil {
+			return nil, err
+		} else if fast { // CRIU keeps its knowledge itself
+			o.Cache = ""
+		}
+	}
+	if o.Cache != "" || len(o.Binds) > 0 || o.Preload != "" {
+		return startStaged(path, files, env, o)
+	}
+	cmd := exec.Command(path, "swrk", "3")
+	cmd.ExtraFiles, cmd.Env = files, env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, cmd.Start()
+}
+
+// PID is the worker's process.
+func (w *Worker) PID() int { return w.cmd.Process.Pid }
+
+// Do has the worker answer its one request and waits for it to end. It has no
 // context on purpose: a CRIU that is killed while its parasite code sits in a
 // task leaves that task broken. Callers bound it by Opts.Timeout (seconds) or
 // by failing a notification.
-func Do(path string, req Request) (*rpc.CriuResp, error) {
-	conn, cmd, err := start(path, req.Files)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := converse(conn, req)
-	conn.Close()
-	if werr := cmd.Wait(); werr != nil && err == nil {
+func (w *Worker) Do(req Request) (*rpc.CriuResp, error) {
+	resp, err := converse(w.conn, req)
+	if werr := w.end(); werr != nil && err == nil {
 		err = fmt.Errorf("criu swrk: %w", werr)
 	}
 	return resp, err
 }
 
-func start(path string, files []*os.File) (*os.File, *exec.Cmd, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+// Close ends a worker that was not asked anything: it finds the end of its
+// socket. After Do it does nothing.
+func (w *Worker) Close() { _ = w.end() }
+
+func (w *Worker) end() error {
+	if w.conn == nil {
+		return nil
+	}
+	w.conn.Close()
+	w.conn = nil
+	return w.cmd.Wait()
+}
+
+// Do runs CRIU at path for one request and waits for it to end, see Worker.Do.
+func Do(path string, req Request) (*rpc.CriuResp, error) {
+	w, err := Start(path, StartOptions{Files: req.Files})
 	if err != nil {
-		return nil, nil, fmt.Errorf("socket pair for criu: %w", err)
+		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "criu rpc"), os.NewFile(uintptr(pair[1]), "criu rpc")
-	defer theirs.Close()
-	cmd := exec.Command(path, "swrk", "3")
-	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		ours.Close()
-		return nil, nil, fmt.Errorf("start %q: %w", path, err)
-	}
-	return ours, cmd, nil
+	return w.Do(req)
 }
 
 // converse sends the request, answers notifications, and returns the final
