@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/vzkit/vzkit/bench/downtime"
+	"github.com/vzkit/vzkit/internal/fault"
+)
+
+func (v *vzbench) downtime() *cobra.Command {
+	c := downtime.Config{Dir: os.Getenv("VZLAB_DIR"), Progress: v.stderr}
+	if c.Dir == "" {
+		c.Dir = downtime.DefaultDir
+	}
+	var jsonFile, migrateArgs string
+	cmd := &cobra.Command{
+		Use:   "downtime",
+		Short: "Measure how long containers stand still when they move",
+		Long: `Bring up a lab of two hosts, move containers to and fro between them, and
+measure how long each stands still: seen by a TCP client outside that sends a
+message a millisecond, by a ticker inside, and by vzmigrate's own clock; beside
+that what the move costs in throughput, memory and bytes. The peer's way,
+` + "`runc checkpoint`, rsync and `runc restore`" + `, is measured the same way. After
+each move all memory is checked; where anything was lost there is no figure.
+
+The lab's directory is $VZLAB_DIR or ` + downtime.DefaultDir + `; at the end the lab
+is taken down. The programs are those beside this one. The peer is installed
+by scripts/setup bench.
+
+Workloads:
+
+` + downtime.Describe(),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.MigrateArgs = strings.Fields(migrateArgs)
+			return v.measureDowntime(cmd.Context(), c, jsonFile)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&c.Workloads, "workload", downtime.Quick, "workloads, comma-separated")
+	f.IntVar(&c.Runs, "runs", 20, "moves of each workload")
+	f.StringVar(&c.Peer, "peer", downtime.PeerRunc, "what to compare with: runc or none")
+	f.IntVar(&c.PeerRuns, "peer-runs", 3, "moves of each workload with the peer")
+	f.StringVar(&migrateArgs, "vzmigrate-args", "", "more arguments for vzmigrate, separated by blanks")
+	f.StringVar(&jsonFile, "json", "", "write the result to this file as a JSON object; - is standard output")
+	return cmd
+}
+
+func (v *vzbench) measureDowntime(ctx context.Context, c downtime.Config, jsonFile string) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Permission, "needs root").WithHint("Run it as root, or with sudo.")
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	c.Programs = filepath.Dir(program)
+	out, text, err := v.benchOutput(jsonFile)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	result, err := downtime.Measure(ctx, c)
+	if len(result.Runs) == 0 {
+		return errors.Join(err, result.Check())
+	}
+	result.Print(text)
+	return errors.Join(err, out.write(result), result.Check())
+}
+
+// jsonOutput is where the object goes: a file that appears when it is whole,
+// standard output, or nowhere.
+type jsonOutput struct {
+	w       io.Writer
+	pending *renameio.PendingFile
+}
+
+// benchOutput opens the output for the object, and says where the text goes.
+func (v *vzbench) benchOutput(file string) (out jsonOutput, text io.Writer, err error) {
+	switch file {
+	case "":
+		return out, v.stdout, nil
+	case "-":
+		return jsonOutput{w: v.stdout}, v.stderr, nil
+	}
+	pending, err := renameio.NewPendingFile(file, renameio.WithPermissions(0o644))
+	if err != nil {
+		return out, nil, fmt.Errorf("create JSON file: %w", err)
+	}
+	return jsonOutput{w: pending, pending: pending}, v.stdout, nil
+}
+
+func (o jsonOutput) discard() {
+	if o.pending != nil {
+		o.pending.Cleanup()
+	}
+}
+
+func (o jsonOutput) write(result any) error {
+	if o.w == nil {
+		return nil
+	}
+	if err := writeBenchJSON(o.w, result); err != nil {
+		return fmt.Errorf("write JSON result: %w", err)
+	}
+	if o.pending == nil {
+		return nil
+	}
+	return o.pending.CloseAtomicallyReplace()
+}
