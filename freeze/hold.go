@@ -32,9 +32,9 @@ func HoldLink(link string) (*Hold, error) {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
 	table := conn.AddTable(h.table())
-	for _, hook := range []*nftables.ChainHook{nftables.ChainHookIngress, nftables.ChainHookEgress} {
+	for _, hook := range hooks {
 		chain := conn.AddChain(&nftables.Chain{
-			Name: fmt.Sprintf("hook%d", *hook), Table: table, Type: nftables.ChainTypeFilter,
+			Name: chainName(hook), Table: table, Type: nftables.ChainTypeFilter,
 			Hooknum: hook, Priority: nftables.ChainPriorityFirst, Device: link,
 		})
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
@@ -47,12 +47,37 @@ func HoldLink(link string) (*Hold, error) {
 	return h, nil
 }
 
+var hooks = []*nftables.ChainHook{nftables.ChainHookIngress, nftables.ChainHookEgress}
+
+func chainName(hook *nftables.ChainHook) string { return fmt.Sprintf("hook%d", *hook) }
+
 func (h *Hold) table() *nftables.Table {
 	return &nftables.Table{Name: "vz-hold-" + h.link, Family: nftables.TableFamilyNetdev}
 }
 
 // Release lets packets pass again. Releasing twice is fine.
 func (h *Hold) Release() error { return ReleaseLink(h.link) }
+
+// PassLink lets packets pass a hold, at once. To end it the kernel waits until
+// no processor looks at its hooks any more, which takes some ten milliseconds:
+// that can be left to ReleaseLink, later. No hold is fine.
+func PassLink(link string) error {
+	h := &Hold{link}
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	for _, hook := range hooks {
+		conn.InsertRule(&nftables.Rule{
+			Table: h.table(), Chain: &nftables.Chain{Name: chainName(hook)},
+			Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}},
+		})
+	}
+	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("open hold of link %q: %w", link, err)
+	}
+	return nil
+}
 
 // ReleaseLink ends a hold that whoever made it may have left: it would catch
 // the next link of that name, too. No hold is fine.

@@ -65,7 +65,38 @@ func newWire(t *testing.T) wire {
 	if err := netns.Set(home); err != nil {
 		t.Fatal(err)
 	}
+	w.warmUp(t)
 	return w
+}
+
+// warmUp sends until packets pass both ways: a new link drops the first ones
+// until the kernel has noticed its carrier, and each end has to find the other.
+func (w wire) warmUp(t *testing.T) {
+	t.Helper()
+	for name, way := range map[string][2]*net.UDPConn{"host": {w.host, w.peer}, "peer": {w.peer, w.host}} {
+		for try := 0; ; try++ {
+			_, _ = way[0].WriteTo(nil, way[1].LocalAddr())
+			if arrived(way[1]) {
+				break
+			}
+			if try == 200 {
+				t.Fatalf("nothing from the %s passes", name)
+			}
+		}
+		for arrived(way[1]) { // what had waited for the link
+		}
+	}
+	for _, conn := range []*net.UDPConn{w.host, w.peer} {
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func arrived(at *net.UDPConn) bool {
+	_ = at.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	_, _, err := at.ReadFrom(make([]byte, 64))
+	return err == nil
 }
 
 func setUp(t *testing.T, name, ip string) {
@@ -90,9 +121,6 @@ func listen(t *testing.T, ip string) *net.UDPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	return conn
 }
 
@@ -159,6 +187,29 @@ func TestHoldAndRelease(t *testing.T) {
 		wantTables(t)
 		w.send(t, "after")
 		w.want(t, "after") // and what was sent while held came not before it
+	}
+}
+
+// A hold that is opened lets packets pass, and can be ended later.
+func TestPass(t *testing.T) {
+	w := newWire(t)
+	if _, err := freeze.HoldLink(hostEnd); err != nil {
+		t.Fatal(err)
+	}
+	w.send(t, "while held")
+	for range 2 {
+		if err := freeze.PassLink(hostEnd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.send(t, "after")
+	w.want(t, "after")
+	if err := freeze.ReleaseLink(hostEnd); err != nil {
+		t.Fatal(err)
+	}
+	wantTables(t)
+	if err := freeze.PassLink(hostEnd); err != nil {
+		t.Errorf("no hold: %v", err)
 	}
 }
 

@@ -1,11 +1,17 @@
 package lifecycle
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/inject"
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle/network"
 )
@@ -54,22 +60,51 @@ func (s *Shell) prepare(private string) error {
 	return fault.Wrap(fault.Cgroup, g.Chown(int(uid), int(gid)))
 }
 
+// Enclose puts process pid into the container's cgroup and gives it a cgroup
+// namespace that begins there. What it forks from then on has both.
+func (s *Shell) Enclose(pid int) error {
+	g, err := s.c.Cgroup()
+	if err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	if err := g.Join(pid); err != nil {
+		return fault.Wrap(fault.Cgroup, err)
+	}
+	return fault.Wrap(fault.Cgroup, unshareCgroup(pid))
+}
+
+// unshareCgroup has a process make its own cgroup namespace: made by us, it
+// would belong to the host's user namespace.
+func unshareCgroup(pid int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	task, err := inject.Stop(pid)
+	if err != nil {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	_, err = task.Syscall(unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	if err != nil {
+		err = fmt.Errorf("unshare cgroup namespace of process %d: %w", pid, err)
+	}
+	return errors.Join(err, task.Release())
+}
+
 // Connect gives the network namespace of process pid the container's
 // connection, without routing anything to it yet.
 func (s *Shell) Connect(pid int) error {
 	return fault.Wrap(fault.Network, s.c.Venet().Connect(pid, &s.undo))
 }
 
-// Open lets the world reach the container: routes, and announcements that tell
-// the neighbours. A neighbour that could not be told finds out by asking, so
-// failed announcements are not an error.
-func (s *Shell) Open() error {
-	if err := s.c.Venet().Route(&s.undo); err != nil {
-		return fault.Wrap(fault.Network, err)
-	}
-	_ = s.c.Venet().Announce()
-	return nil
+// Route sends the container's traffic to it. Neighbours that have its
+// addresses elsewhere do not know yet: see Announce.
+func (s *Shell) Route() error {
+	return fault.Wrap(fault.Network, s.c.Venet().Route(&s.undo))
 }
+
+// Announce tells the neighbours that the container's addresses are here. It
+// takes some milliseconds after they have heard. One that could not be told
+// finds out by asking, so failed announcements are not an error.
+func (s *Shell) Announce() { _ = s.c.Venet().Announce() }
 
 // Started records that init is the container's first process.
 func (s *Shell) Started(init int) error {

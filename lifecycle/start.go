@@ -52,9 +52,10 @@ func (c *Container) start() error {
 	if err != nil {
 		return fault.New(fault.Other, "start container %d: %w", c.ID, err)
 	}
-	if err := shell.Open(); err != nil {
+	if err := shell.Route(); err != nil {
 		return errors.Join(err, c.Kill())
 	}
+	shell.Announce()
 	shell.Keep()
 	return nil
 }

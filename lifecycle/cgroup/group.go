@@ -170,6 +170,19 @@ func (g *Group) Procs() ([]int, error) {
 	return pids, nil
 }
 
+// Nested tells whether there are groups inside the group.
+func (g *Group) Nested() bool {
+	for _, dir := range g.Dirs() {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if e.IsDir() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // walk calls f for dir and every group below it. Groups that vanish meanwhile
 // are no error.
 func walk(dir string, f func(dir string) error) error {
