@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/transport"
@@ -67,24 +69,37 @@ func moveOnce(from, to string) error {
 	return err
 }
 
-// run opens the container's network and thaws it.
+// run opens the container's network and thaws it. What takes its time and can
+// wait is left to settle: the end of the hold, through which packets pass.
 func (d *destination) run() error {
-	if err := d.shell.Open(); err != nil {
+	if err := d.shell.Route(); err != nil {
 		return err
 	}
-	if err := d.release(); err != nil {
-		return err
+	if err := freeze.PassLink(d.c.Venet().HostEnd()); err != nil {
+		return fault.Wrap(fault.Network, err)
 	}
+	d.announced = make(chan struct{})
+	go func() { defer close(d.announced); d.shell.Announce() }()
+	d.thawed = time.Now()
 	return fault.Wrap(fault.Restore, d.freezer.Thaw())
 }
 
-// settle puts what has been adopted onto the disk and lets go of the images.
-func (d *destination) settle() error {
-	errs := []error{d.tree.Sync(), d.tree.Close(), lifecycle.SyncDir(filepath.Dir(d.c.Private()))}
-	if d.store != nil {
-		errs = append(errs, d.store.Close())
+// settle puts all memory in its place and what has been adopted onto the disk,
+// and lets go of what that was made from.
+func (d *destination) settle() (s Settled, err error) {
+	var errs []error
+	if d.offer.Live {
+		errs = append(errs, d.fill())
+		s.Fill = millis(time.Since(d.thawed))
+		<-d.announced
+		errs = append(errs, d.release())
 	}
-	return errors.Join(errs...)
+	errs = append(errs, d.tree.Sync(), d.tree.Close(), lifecycle.SyncDir(filepath.Dir(d.c.Private())))
+	if d.state != nil {
+		d.worker.Close() // if it was not the one to restore
+		errs = append(errs, d.state.close())
+	}
+	return s, errors.Join(errs...)
 }
 
 // adoptedPath is a file with the id of the last migration by which a container
@@ -159,7 +174,7 @@ func answerAttach(h *lifecycle.Host, conn *transport.Conn, a Attach) error {
 		return err
 	}
 	unix.Sync() // whoever adopted it may have died before
-	if err := conn.WriteJSON(transport.TypeSettled, nil); err != nil {
+	if err := conn.WriteJSON(transport.TypeSettled, Settled{}); err != nil {
 		return err
 	}
 	_ = conn.ReadJSON(transport.TypeFinish, nil)

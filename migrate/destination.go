@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/criu"
@@ -14,26 +15,29 @@ import (
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/restore"
+	"github.com/vzkit/vzkit/restore/pager"
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/files"
 )
 
 // destination is one migration, seen from the host that receives.
 type destination struct {
-	host    *lifecycle.Host
-	conn    *transport.Conn
-	offer   Offer
-	source  string // host id of the source
-	c       *lifecycle.Container
-	criu    string
-	staging string
-	tree    *files.Target
-	shell   *lifecycle.Shell
-	store   *restore.Store
-	freezer freeze.Freezer
-	got     MemoryEnd
-	ended   bool // memory is complete
-	undo    undo.Stack
+	host      *lifecycle.Host
+	conn      *transport.Conn
+	offer     Offer
+	source    string // host id of the source
+	c         *lifecycle.Container
+	criu      string
+	worker    *criu.Worker // waits for the images
+	staging   string
+	tree      *files.Target
+	shell     *lifecycle.Shell
+	freezer   freeze.Freezer
+	state     *intake // of a running container
+	pager     *pager.Pager
+	thawed    time.Time
+	announced chan struct{} // closed when the neighbours know
+	undo      undo.Stack
 }
 
 // Receive serves one source on rw, the standard input and output of a
@@ -57,6 +61,8 @@ func Receive(ctx context.Context, h *lifecycle.Host, rw io.ReadWriter) error {
 		return tell(conn, err)
 	case typ == transport.TypeAttach:
 		return tell(conn, attach(h, conn, rw, payload))
+	case typ == transport.TypeJoin:
+		return tell(conn, join(h, rw, payload))
 	case typ != transport.TypeOffer:
 		return tell(conn, fault.New(fault.Protocol, "first frame is %s, want offer", typ))
 	}
@@ -149,11 +155,29 @@ func (d *destination) prepare() error {
 		return err
 	}
 	d.undo.Push("kill what was restored", d.c.Kill)
-	d.store, err = restore.NewStore(d.imageDir(), d.storeLimit())
-	if err != nil {
-		return fault.Wrap(fault.NoSpace, err)
+	if d.state, err = newIntake(d.conn, d.imageDir(), d.offer.ID, d.storeLimit()); err != nil {
+		return err
 	}
-	d.undo.Push("remove images", d.store.Close)
+	d.undo.Push("remove state", d.state.close)
+	if err := d.startCriu(); err != nil {
+		return err
+	}
+	if d.offer.Streams > 1 {
+		return d.state.streams.listen(joinPath(d.host, d.c.ID))
+	}
+	return nil
+}
+
+// startCriu has CRIU ready when the images come.
+func (d *destination) startCriu() (err error) {
+	cache := filepath.Join(d.host.Run, "criu")
+	if err := criu.Warm(d.criu, cache); err != nil {
+		return fault.New(fault.NoEngine, "prepare criu: %w", err)
+	}
+	if d.worker, err = criu.Start(d.criu, criu.StartOptions{Cache: cache}); err != nil {
+		return fault.New(fault.NoEngine, "prepare criu: %w", err)
+	}
+	d.undo.Push("end criu", func() error { d.worker.Close(); return nil })
 	return nil
 }
 
@@ -163,6 +187,7 @@ func (d *destination) imageDir() string {
 
 // storeLimit is how much tmpfs the container's state may take: what it said,
 // half as much again for what it may still grow, and room for CRIU's images.
+// What is put in place goes from there, so it is not needed twice.
 func (d *destination) storeLimit() uint64 { return d.offer.Memory + d.offer.Memory/2 + 64<<20 }
 
 // takeIn reads files, pages and images until all of the state is here, or the
@@ -191,7 +216,7 @@ func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
 				return false, err
 			}
 		default:
-			if err := d.takeMemory(typ, payload); err != nil {
+			if err := d.takeState(typ, payload); err != nil {
 				return false, err
 			}
 		}
@@ -213,53 +238,18 @@ func (d *destination) takeFiles(ctx context.Context, payload []byte) (last bool,
 	if !begin.Frozen {
 		return false, d.conn.WriteJSON(transport.TypeFilesDone, nil)
 	}
-	if d.offer.Live && !d.ended {
+	if d.offer.Live && !d.state.ended {
 		return false, fault.New(fault.Protocol, "last files before the end of memory")
 	}
 	return true, nil
 }
 
-func (d *destination) takeMemory(typ transport.Type, payload []byte) error {
-	if d.store == nil || d.ended {
+// takeState takes a frame of a running container's state.
+func (d *destination) takeState(typ transport.Type, payload []byte) error {
+	if d.state == nil {
 		return fault.New(fault.Protocol, "unexpected %s", typ)
 	}
-	switch typ {
-	case transport.TypeMemoryBegin:
-		return nil
-	case transport.TypePages:
-		p, err := transport.ParsePages(payload)
-		if err != nil {
-			return err
-		}
-		if p.Flags&transport.PagePresent != 0 {
-			d.got.Pages += uint64(p.Count)
-		}
-		return d.store.Pages(p.Space == transport.SpaceShmem, p.ID, p.Address, p.Count, p.Flags, p.Data)
-	case transport.TypeImage:
-		m, err := transport.ParseImage(payload)
-		if err != nil {
-			return err
-		}
-		if m.Last {
-			d.got.Images++
-		}
-		return d.store.Image(m.Name, m.Data, m.Last)
-	case transport.TypeMemoryEnd:
-		return d.endMemory(payload)
-	}
-	return fault.New(fault.Protocol, "unexpected %s", typ)
-}
-
-func (d *destination) endMemory(payload []byte) error {
-	var want MemoryEnd
-	if err := transport.DecodeJSON(transport.TypeMemoryEnd, payload, &want); err != nil {
-		return err
-	}
-	if want != d.got {
-		return fault.New(fault.Protocol, "got %d images and %d pages of %d and %d", d.got.Images, d.got.Pages, want.Images, want.Pages)
-	}
-	d.ended = true
-	return d.store.Finish()
+	return d.state.take(typ, payload)
 }
 
 // build puts the config beside its final place and restores the processes,
@@ -274,20 +264,37 @@ func (d *destination) build() error {
 	if !d.offer.Live {
 		return d.tree.Sync()
 	}
+	return d.restore()
+}
+
+// restore builds the processes, frozen, with their memory at hand.
+func (d *destination) restore() error {
+	objects, err := d.state.sharedObjects()
+	if err != nil {
+		return fault.Wrap(fault.Restore, err)
+	}
 	init, err := restore.Restore(restore.Config{
-		Criu: d.criu, Dir: d.store.Dir(), Root: d.c.Root(), Connect: d.connect, Freeze: d.freezer.Mark,
+		Criu: d.criu, Worker: d.worker, Dir: d.state.images.Dir(), Root: d.c.Root(), Connect: d.connect, Objects: objects, Groups: d.state.groups, Freeze: d.freezer.Mark,
 	})
 	if err != nil {
 		d.keepLog()
 		return err
 	}
-	return d.shell.Started(init)
+	if err := d.shell.Started(init); err != nil {
+		return err
+	}
+	return d.attachMemory()
 }
 
 // connect gives the container its network and holds it: what restored sockets
 // send, and what the kernel sends for them if they are killed again, must not
 // reach peers while the source owns the container.
 func (d *destination) connect(pid int) error {
+	if !d.state.groups {
+		if err := d.shell.Enclose(pid); err != nil {
+			return err
+		}
+	}
 	if err := d.shell.Connect(pid); err != nil {
 		return err
 	}
@@ -304,7 +311,7 @@ func (d *destination) release() error {
 func (d *destination) keepLog() {
 	path := filepath.Join(d.host.Lib, "log", fmt.Sprintf("restore-%d.log", d.c.ID))
 	if os.MkdirAll(filepath.Dir(path), 0o755) == nil {
-		_ = restore.KeepLog(d.store.Dir(), path)
+		_ = restore.KeepLog(d.state.images.Dir(), path)
 	}
 }
 

@@ -14,6 +14,7 @@ type Event struct {
 	Bytes  uint64  `json:"bytes,omitempty"`  // of Done: moved; of Progress: so far
 	Total  uint64  `json:"total,omitempty"`  // of Progress: expected, 0 if unknown
 	Text   string  `json:"text,omitempty"`   // of Note and Failed
+	Round  *Round  `json:"round,omitempty"`  // of Rounded
 	Report *Report `json:"report,omitempty"` // of Finished
 	Fault  uint16  `json:"fault,omitempty"`  // of Failed: a fault.Kind
 	Hint   string  `json:"hint,omitempty"`   // of Failed
@@ -23,6 +24,7 @@ type Event struct {
 const (
 	Progress = "progress" // a phase goes on
 	Done     = "done"     // a phase has ended
+	Rounded  = "round"    // a round of pre-copy has ended
 	Note     = "note"     // something the user should know
 	Finished = "finished" // all is well; the last event
 	Failed   = "failed"   // the last event
@@ -48,19 +50,27 @@ type Report struct {
 	WireBytes   uint64  `json:"wire_bytes"`   // sent, after compression
 	MemoryBytes uint64  `json:"memory_bytes"` // of the container's pages
 	Tracker     string  `json:"tracker"`
+	Dump        string  `json:"dump"` // how the frozen container was dumped; "" if it was not
 	Rounds      []Round `json:"rounds"`
+	LastPages   uint64  `json:"last_pages"` // sent while it stood still
+	Fill        float64 `json:"fill_ms"`    // from its start at the destination until all of its memory was in place
 }
 
 // Round is one pre-copy round of memory.
 type Round struct {
-	MS    float64 `json:"ms"`
-	Pages uint64  `json:"pages"`
-	Dirty uint64  `json:"dirty"`
+	MS        float64  `json:"ms"`
+	Pages     uint64   `json:"pages"`        // with content
+	Zero      uint64   `json:"zero"`         // pages that are zero or gone
+	WireBytes uint64   `json:"wire_bytes"`   // for them
+	Dirty     uint64   `json:"dirty"`        // left over: written since the round began
+	Predicted float64  `json:"predicted_ms"` // downtime, if the container were frozen then
+	Decision  Decision `json:"decision"`
 }
 
 // The phases of the downtime, in order. They follow one another without a
 // gap, so their sum is the downtime.
 const (
+	phaseMemory  = "memory" // before it
 	phaseFreeze  = "freeze"
 	phaseDump    = "dump"
 	phaseSend    = "send"

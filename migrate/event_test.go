@@ -16,7 +16,7 @@ var report = &Report{
 		{"connect", 120, 0}, {"files", 2000, 40 << 20}, {"freeze", 3.4, 0}, {"dump", 100.6, 5 << 20}, {"send", 12, 100}, {"files", 1, 10},
 		{"send", 10.4, 200}, {"restore", 104.9, 0}, {"finish", 30, 0},
 	},
-	Total: 3449, WireBytes: 43201331, MemoryBytes: 5 << 20, Tracker: "none", Rounds: []Round{{12.5, 100, 3}},
+	Total: 3449, WireBytes: 43201331, MemoryBytes: 5 << 20, Tracker: "none", Rounds: []Round{{MS: 12.5, Pages: 100, Dirty: 3, Decision: UnderLimit}},
 }
 
 func TestSummary(t *testing.T) {
@@ -58,9 +58,10 @@ func TestEventJSON(t *testing.T) {
 
 // The names are what `vzmigrate --json` promises.
 func TestReportJSON(t *testing.T) {
-	text, err := json.Marshal(Report{Phases: []Phase{{"dump", 1, 2}}, Rounds: []Round{{1, 2, 3}}})
+	text, err := json.Marshal(Report{Phases: []Phase{{"dump", 1, 2}}, Rounds: []Round{{1, 2, 3, 4, 5, 6, "g"}}})
 	want := `{"ctid":0,"src":"","dst":"","live":false,"downtime_ms":0,"phases":[{"name":"dump","ms":1,"bytes":2}],` +
-		`"total_ms":0,"wire_bytes":0,"memory_bytes":0,"tracker":"","rounds":[{"ms":1,"pages":2,"dirty":3}]}`
+		`"total_ms":0,"wire_bytes":0,"memory_bytes":0,"tracker":"","dump":"","rounds":[{"ms":1,"pages":2,"zero":3,"wire_bytes":4,"dirty":5,"predicted_ms":6,"decision":"g"}],` +
+		`"last_pages":0,"fill_ms":0}`
 	if err != nil || string(text) != want {
 		t.Errorf("%s, %v\nwant %s", text, err, want)
 	}

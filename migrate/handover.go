@@ -15,10 +15,32 @@ import (
 // leaves that to the next command.
 const deliveryTime = 30 * time.Second
 
-// awaitRestored waits until the destination holds the whole container.
+// awaitRestored waits until the destination holds the whole container, and
+// makes sure meanwhile that CRIU was not shown what no longer held.
 func (s *source) awaitRestored(ctx context.Context) error {
-	return s.peer.expect(ctx, transport.TypeRestored, nil)
+	checked := make(chan error, 1)
+	go func() {
+		if s.dump == nil {
+			checked <- nil
+			return
+		}
+		checked <- s.dump.CheckFlags()
+	}()
+	var err error
+	if s.tracker != nil { // of the last pages
+		err = s.peer.expect(ctx, transport.TypeRoundDone, nil)
+	}
+	if err == nil {
+		err = s.peer.expect(ctx, transport.TypeRestored, nil)
+	}
+	if cerr := <-checked; err == nil && cerr != nil {
+		err = fault.New(fault.Checkpoint, "%w: %w", errStale, cerr)
+	}
+	return err
 }
+
+// errStale tells that a described dump described what was not so any more.
+var errStale = errors.New("dump is out of date")
 
 // record writes the record. When it returns nil there is no way back, and a
 // signal no longer ends the move.
@@ -87,7 +109,16 @@ func (s *source) settled(ctx context.Context) error {
 		s.resumed = true
 		s.standstill(phaseRestore, 0)
 	}
-	return s.peer.expect(ctx, transport.TypeSettled, nil)
+	var settled Settled
+	start := time.Now()
+	if err := s.peer.expect(ctx, transport.TypeSettled, &settled); err != nil {
+		return err
+	}
+	s.report.Fill = settled.Fill
+	if s.tracker != nil {
+		s.done("fill", start, 0)
+	}
+	return nil
 }
 
 // attach delivers the decision on a new connection: to the receiver that holds
@@ -126,6 +157,13 @@ func (s *source) letGo() error {
 	s.report.WireBytes += s.peer.Counts().SentBytes
 	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
 	s.peer.close()
+	s.endPages()
+	if s.tracker != nil {
+		errs = append(errs, s.tracker.Close(), s.shadow.close())
+	}
+	if s.dumpDir != "" {
+		errs = append(errs, s.endDump())
+	}
 	if s.tree != nil {
 		errs = append(errs, s.tree.Close())
 	}

@@ -130,11 +130,12 @@ func (d *destination) obey(a answer) (done bool, err error) {
 		return false, nil
 	}
 	_ = a.conn.WriteJSON(transport.TypeResumed, nil) // if it does not hear, it asks again
-	if err := d.settle(); err != nil {
+	settled, err := d.settle()
+	if err != nil {
 		_ = a.conn.SendError(err)
 		return true, err
 	}
-	if a.conn.WriteJSON(transport.TypeSettled, nil) == nil {
+	if a.conn.WriteJSON(transport.TypeSettled, settled) == nil {
 		_ = a.conn.ReadJSON(transport.TypeFinish, nil) // or the end of the connection: nothing depends on it
 	}
 	return true, nil

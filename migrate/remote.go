@@ -107,16 +107,16 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 // the standard input of `vzmigrate --serve`. The end of that input calls the
 // migration off.
 type Job struct {
-	Container   string `json:"container"` // CTID or NAME
-	From        string `json:"from"`      // the hosts, as the user calls them
-	To          string `json:"to"`
-	Target      string `json:"target"` // what the source connects to
-	User        string `json:"user,omitempty"`
-	Port        int    `json:"port,omitempty"`
-	KnownHosts  []byte `json:"known_hosts,omitempty"` // the destination's host keys that the user trusts
-	Codec       string `json:"codec"`
-	RequireLive bool   `json:"require_live"`
-	KeepFiles   bool   `json:"keep_files"`
+	Container   string        `json:"container"` // CTID or NAME
+	From        string        `json:"from"`      // the hosts, as the user calls them
+	To          string        `json:"to"`
+	Target      string        `json:"target"` // what the source connects to
+	User        string        `json:"user,omitempty"`
+	Port        int           `json:"port,omitempty"`
+	KnownHosts  []byte        `json:"known_hosts,omitempty"` // the destination's host keys that the user trusts
+	Memory      MemoryOptions `json:"memory"`
+	RequireLive bool          `json:"require_live"`
+	KeepFiles   bool          `json:"keep_files"`
 }
 
 // Drive has the source do a job and passes its events on. The source connects
@@ -204,8 +204,7 @@ func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Rep
 	if err != nil {
 		return nil, err
 	}
-	codec, err := transport.ParseCodec(j.Codec)
-	if err != nil {
+	if _, err := j.Memory.FileCodec(); err != nil {
 		return nil, err
 	}
 	target, err := ssh.Resolve(j.Target, ssh.Options{User: j.User, Port: j.Port, KnownHosts: j.KnownHosts, KeepAlive: KeepAlive, KeepAliveMax: KeepAliveMax})
@@ -214,7 +213,7 @@ func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Rep
 	}
 	target.Name = j.To // as the user calls it
 	return Send(ctx, c, SendOptions{
-		From: j.From, To: j.To, Codec: codec, RequireLive: j.RequireLive, KeepFiles: j.KeepFiles, Emit: emit,
+		From: j.From, To: j.To, Memory: j.Memory, RequireLive: j.RequireLive, KeepFiles: j.KeepFiles, Emit: emit,
 		Dial: Over(target, func(line string) { emit(Event{Kind: Note, Text: j.To + ": " + line}) }),
 	})
 }

@@ -41,9 +41,9 @@ func TestServeRefusals(t *testing.T) {
 		"nothing":           {"", fault.Usage, "read job"},
 		"no JSON":           {"move 101 to beta\n", fault.Usage, "read job"},
 		"too long":          {`{"container":"` + strings.Repeat("x", maxJob) + `"}`, fault.Usage, "read job"},
-		"unknown container": {`{"container":"web","codec":"zstd"}`, fault.NoContainer, `container "web" does not exist`},
+		"unknown container": {`{"container":"web","memory":{"codec":"zstd"}}`, fault.NoContainer, `container "web" does not exist`},
 		"no container":      {`{}`, fault.BadValue, "container id is empty"},
-		"unknown codec":     {`{"container":"101","codec":"rar"}`, fault.BadValue, "rar"},
+		"unknown codec":     {`{"container":"101","memory":{"codec":"rar"}}`, fault.BadValue, "rar"},
 	} {
 		var out bytes.Buffer
 		wantFault(t, name, Serve(t.Context(), h, strings.NewReader(c.job), &out), c.kind, c.want)
@@ -60,7 +60,7 @@ func TestServeRefusals(t *testing.T) {
 func TestJobJSON(t *testing.T) {
 	want := Job{
 		Container: "web", From: "alpha", To: "beta", Target: "10.0.0.2", User: "root", Port: 2222, KnownHosts: []byte("beta \xff\n"),
-		Codec: "zstd", RequireLive: true, KeepFiles: true,
+		Memory: DefaultMemory, RequireLive: true, KeepFiles: true,
 	}
 	text, err := json.Marshal(want)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vzkit/vzkit/dump"
+	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/procfs"
@@ -17,13 +18,14 @@ import (
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/files"
+	"github.com/vzkit/vzkit/transport/memory"
 )
 
 // SendOptions say what goes where, and how.
 type SendOptions struct {
 	From, To    string // the hosts, as the user calls them
 	Dial        Dialer
-	Codec       transport.Codec
+	Memory      MemoryOptions
 	RequireLive bool        // refuse a container that does not run (--live)
 	KeepFiles   bool        // leave the private area at the source (-r no)
 	Emit        func(Event) // told what happens; must be quick
@@ -40,6 +42,7 @@ type source struct {
 	began   time.Time
 	report  Report
 	peer    *peer
+	streams []*peer // further connections, for memory
 	tree    *files.Source
 	pass    int
 	disk    uint64 // bytes of the private area, about what the first pass sends
@@ -50,15 +53,21 @@ type source struct {
 	resumed bool    // at the destination
 	undo    undo.Stack
 	cancel  context.CancelCauseFunc
-	tracker dump.Tracker
+	tracker track.Tracker  // nil: all memory is dumped while the container stands still
+	pages   *memory.Sender // of what the tracker finds
+	shadow  *shadow        // with --verify-tracking
+	dump    *dump.Prepared
+	dumpDir string
+	groups  bool          // there are cgroups inside the container's
+	layout  *track.Layout // of the frozen container
+	last    chan error    // the outcome of sending the last pages, once for each who waits
+	copying time.Duration // how long that took
 }
 
 // Send moves container c to another host and returns when it is there and gone
 // from here. If it returns an error of another kind than fault.Undelivered,
 // the container is at the source as it was.
 func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, error) {
-	s := &source{SendOptions: o, c: c, began: time.Now(), tracker: dump.NoTracker{}, mapped: fileSet{}}
-	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: s.tracker.Name(), Rounds: []Round{}, Phases: []Phase{}}
 	lock, err := c.Host().Lock(c.ID, "vzmigrate")
 	if err != nil {
 		return nil, err
@@ -68,9 +77,16 @@ func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, 
 	if err != nil {
 		return nil, err
 	}
+	s := newSource(c, o)
 	if handed != nil {
 		err = s.redeliver(ctx, handed)
 	} else {
+		err = s.move(ctx)
+	}
+	if errors.Is(err, errStale) && o.Memory.Dump == "auto" {
+		o.Emit(Event{Kind: Note, Text: err.Error() + "; once more, with CRIU's own view"})
+		o.Memory.Dump = string(dump.Stock)
+		s = newSource(c, o)
 		err = s.move(ctx)
 	}
 	if err != nil {
@@ -78,6 +94,12 @@ func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, 
 	}
 	s.report.Total = millis(time.Since(s.began))
 	return &s.report, nil
+}
+
+func newSource(c *lifecycle.Container, o SendOptions) *source {
+	s := &source{SendOptions: o, c: c, began: time.Now(), mapped: fileSet{}}
+	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Rounds: []Round{}, Phases: []Phase{}}
+	return s
 }
 
 // move does everything up to the record, undoes it on failure, and then
@@ -90,7 +112,7 @@ func (s *source) move(parent context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.connect, s.sendOffer, s.sendFiles, s.sendState, s.awaitRestored,
+		s.connect, s.sendOffer, s.sendFiles, s.preCopy, s.sendState, s.awaitRestored,
 		func(context.Context) error { return s.record(parent) },
 	} {
 		if err := step(ctx); err != nil {
@@ -128,6 +150,9 @@ func (s *source) check() error {
 		if err := checkCarried(s.c, s.cgroup); err != nil {
 			return err
 		}
+		if err := s.chooseWay(); err != nil {
+			return err
+		}
 	}
 	s.id = uuid.NewString()
 	return nil
@@ -143,15 +168,20 @@ func (s *source) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.undo.Push("end memory", func() error { s.endPages(); return nil })
 	s.undo.Push("tell the destination", func() error { s.peer.abort(); return nil })
-	s.peer.SetCodec(s.Codec)
+	codec, err := s.Memory.FileCodec()
+	if err != nil {
+		return err
+	}
+	s.peer.SetCodec(codec)
 	s.done("connect", start, 0)
 	return nil
 }
 
 func (s *source) sendOffer(ctx context.Context) error {
 	start := time.Now()
-	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live}
+	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live, Streams: s.Memory.Streams}
 	var err error
 	if offer.Disk, offer.Inodes, err = files.Measure(ctx, s.c.Private()); err != nil {
 		return err
@@ -228,7 +258,11 @@ func (s *source) rollBack(parent, ctx context.Context, err error) error {
 
 // done records a phase that has just ended.
 func (s *source) done(name string, start time.Time, bytes uint64) {
-	p := Phase{Name: name, MS: millis(time.Since(start)), Bytes: bytes}
+	s.took(name, time.Since(start), bytes)
+}
+
+func (s *source) took(name string, d time.Duration, bytes uint64) {
+	p := Phase{Name: name, MS: millis(d), Bytes: bytes}
 	s.report.Phases = append(s.report.Phases, p)
 	s.Emit(Event{Kind: Done, Phase: name, Millis: p.MS, Bytes: bytes})
 }

@@ -17,7 +17,7 @@ func TestThereAndBackUnderWrites(t *testing.T) {
 	t.Parallel()
 	c := running(t, takePair(t))
 	book := c.keepBook(t)
-	c.migrate(t).wants(t, 0, "connect ", "check ", "files ", "freeze ", "dump ", "send ", "restore ", "finish ",
+	c.migrate(t).wants(t, 0, "connect ", "check ", "files ", "memory ", "freeze ", "dump ", "send ", "restore ", "finish ",
 		"downtime ", " ms (freeze ", ", total ", " MiB sent\n")
 	book.goesOn(t)
 	c.moved(t)
@@ -25,7 +25,7 @@ func TestThereAndBackUnderWrites(t *testing.T) {
 	report := decode(t, c.migrate(t, "--json", "--live", "--compress", "lz4"))
 	book.isWhole(t)
 	c.moved(t)
-	want := migrate.Report{CTID: c.id, Source: c.src.Name(), Destination: c.dst.Name(), Live: true, Tracker: "none"}
+	want := migrate.Report{CTID: c.id, Source: c.src.Name(), Destination: c.dst.Name(), Live: true, Tracker: "uffd-wp"}
 	if report.CTID != want.CTID || report.Source != want.Source || report.Destination != want.Destination ||
 		report.Live != want.Live || report.Tracker != want.Tracker {
 		t.Errorf("report %+v, want %+v", report, want)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -14,7 +16,7 @@ import (
 	"github.com/vzkit/vzkit/internal/version"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/migrate"
-	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/memory"
 	"github.com/vzkit/vzkit/transport/ssh"
 )
 
@@ -23,7 +25,8 @@ type vzmigrate struct {
 	host          *lifecycle.Host
 	live          bool
 	removeArea    string
-	compress      string
+	memory        migrate.MemoryOptions
+	deltaCache    string
 	asJSON, quiet bool
 	sshConfig     string
 	receive       bool
@@ -35,6 +38,7 @@ func Vzmigrate(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	v := &vzmigrate{
 		program: program{name: "vzmigrate", stdin: stdin, stdout: stdout, stderr: stderr, code: fault.MigrateCode},
 		host:    lifecycle.Local(),
+		memory:  migrate.DefaultMemory,
 	}
 	return v.run(ctx, v.root(), args)
 }
@@ -52,12 +56,18 @@ ssh_config, user@host. Without SOURCE the container is on this host. Both need
 vzkit on root's PATH, and the source must reach the destination; it logs in
 there with this machine's agent and keys.
 
+Memory is sent in rounds while the container runs, each with the pages written
+during the one before. The container is frozen when that is predicted to take
+less than --downtime-limit, when further rounds would not help, or after
+--max-rounds.
+
 Exit status: 0 moved, 1 wrong command line, 2 --live and the container does not
 run, 3 system, 4 no connection, 6 files not copied, 7 not restored, 8 not
 checkpointed, 9 exists at the destination, 10 no such container, 12 address in
 use at the destination, 14 no working CRIU, 20 locked, 22 handed over but not
-confirmed yet, 25 interrupted, 26 protocol error, 31 no space, 34 source and
-destination are the same.`,
+confirmed yet, 25 interrupted, 26 protocol error, 31 no space, 33 memory
+changes faster than it can be sent (--max-time), 34 source and destination are
+the same. Unless it is 0 or 22, a container that ran runs on at the source.`,
 		Version: version.String,
 		Args:    v.checkArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return v.run1(cmd.Context(), cmd, args) },
@@ -70,7 +80,16 @@ func (v *vzmigrate) flags(f *pflag.FlagSet) {
 	f.BoolVar(&v.live, "live", false, "refuse a container that does not run")
 	f.BoolVar(&v.live, "online", false, "same as --live")
 	f.StringVarP(&v.removeArea, "remove-area", "r", "yes", "remove the private area at the source: yes or no")
-	f.StringVar(&v.compress, "compress", "zstd", "codec of memory and files: zstd, lz4 or none")
+	f.StringVar(&v.memory.Codec, "compress", v.memory.Codec, "codec of memory and files: zstd, lz4, none, or auto: what suits link and CPUs")
+	f.DurationVar(&v.memory.DowntimeLimit, "downtime-limit", v.memory.DowntimeLimit, "freeze the container when its downtime is predicted to be below")
+	f.IntVar(&v.memory.MaxRounds, "max-rounds", v.memory.MaxRounds, "rounds in which memory is sent before it is frozen anyway")
+	f.DurationVar(&v.memory.MaxTime, "max-time", v.memory.MaxTime, "time for these rounds; a move that needs more is called off")
+	f.BoolVar(&v.memory.AutoConverge, "auto-converge", false, "take CPU time from a container that writes faster than its memory can be sent")
+	f.StringVar(&v.memory.Tracker, "tracker", v.memory.Tracker, "how changed memory is found: uffd-wp, soft-dirty, hash, none, or auto: the best there is")
+	f.StringVar(&v.memory.Dump, "dump", v.memory.Dump, "how CRIU leaves memory alone that is there already: described, stock, or auto")
+	f.StringVar(&v.deltaCache, "delta-cache", "64M", "memory at the source for sending changed pages as differences; 0 for none")
+	f.IntVar(&v.memory.Streams, "streams", v.memory.Streams, "SSH connections that carry memory")
+	f.BoolVar(&v.memory.Verify, "verify-tracking", false, "compare all memory with what was sent before it is handed over")
 	f.BoolVar(&v.asJSON, "json", false, "print the report as one JSON object")
 	f.BoolVarP(&v.quiet, "quiet", "q", false, "print errors only")
 	f.StringVarP(&v.sshConfig, "ssh-config", "F", "", "ssh_config file to use instead of the user's")
@@ -93,8 +112,35 @@ func (v *vzmigrate) checkArgs(_ *cobra.Command, args []string) error {
 	if v.removeArea != "yes" && v.removeArea != "no" {
 		return fmt.Errorf("--remove-area is %q, want yes or no", v.removeArea)
 	}
-	_, err := transport.ParseCodec(v.compress)
-	return err
+	return v.checkMemory()
+}
+
+// checkMemory refuses options of the memory's way that cannot be used.
+func (v *vzmigrate) checkMemory() error {
+	m := &v.memory
+	if _, err := m.FileCodec(); err != nil {
+		return err
+	}
+	cache, err := units.RAMInBytes(v.deltaCache)
+	if err != nil || cache < 0 {
+		return fmt.Errorf("--delta-cache is %q, want a size such as 64M", v.deltaCache)
+	}
+	m.DeltaCache = uint64(cache)
+	switch {
+	case m.DowntimeLimit < 0:
+		return fmt.Errorf("--downtime-limit is %v, want a time such as 100ms", m.DowntimeLimit)
+	case m.MaxRounds < 1:
+		return fmt.Errorf("--max-rounds is %d, want at least 1", m.MaxRounds)
+	case m.Streams < 1 || m.Streams > memory.MaxStreams:
+		return fmt.Errorf("--streams is %d, want 1 to %d", m.Streams, memory.MaxStreams)
+	case m.MaxTime <= 0:
+		return fmt.Errorf("--max-time is %v, want a time such as 10m", m.MaxTime)
+	case !slices.Contains([]string{"auto", "none", "uffd-wp", "soft-dirty", "hash"}, m.Tracker):
+		return fmt.Errorf("--tracker is %q, want auto, uffd-wp, soft-dirty, hash or none", m.Tracker)
+	case !slices.Contains([]string{"auto", "described", "stock"}, m.Dump):
+		return fmt.Errorf("--dump is %q, want auto, described or stock", m.Dump)
+	}
+	return nil
 }
 
 func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string) error {
@@ -187,7 +233,7 @@ func (v *vzmigrate) move(ctx context.Context, args []string, emit func(migrate.E
 func (v *vzmigrate) job(to *ssh.Target, source, dest, container string) (migrate.Job, error) {
 	j := migrate.Job{
 		Container: container, From: source, To: dest, Target: dest,
-		Codec: v.compress, RequireLive: v.live, KeepFiles: v.removeArea == "no",
+		Memory: v.memory, RequireLive: v.live, KeepFiles: v.removeArea == "no",
 	}
 	if to.Proxied() {
 		return j, nil
@@ -205,17 +251,13 @@ func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container 
 	if err != nil {
 		return nil, err
 	}
-	codec, err := transport.ParseCodec(v.compress)
-	if err != nil {
-		return nil, err
-	}
 	here, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
 	note := func(line string) { emit(migrate.Event{Kind: migrate.Note, Text: to.Name + ": " + line}) }
 	return migrate.Send(ctx, c, migrate.SendOptions{
-		From: here, To: to.Name, Dial: migrate.Over(to, note), Codec: codec,
+		From: here, To: to.Name, Dial: migrate.Over(to, note), Memory: v.memory,
 		RequireLive: v.live, KeepFiles: v.removeArea == "no", Emit: emit,
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/migrate"
 )
 
@@ -48,6 +49,10 @@ func (w *watcher) see(e migrate.Event) {
 			fmt.Fprintf(w.out, " %10.1f MiB", float64(e.Bytes)/(1<<20))
 		}
 		fmt.Fprintln(w.out)
+	case migrate.Rounded:
+		w.clear()
+		fmt.Fprintf(w.out, "%-8s %10.1f ms %10.1f MiB, %.1f MiB left, downtime would be %.0f ms: %s\n", e.Phase, e.Millis,
+			float64(e.Bytes)/(1<<20), float64(e.Round.Dirty*track.PageSize)/(1<<20), e.Round.Predicted, e.Round.Decision)
 	case migrate.Note:
 		w.clear()
 		fmt.Fprintln(w.out, "note:", e.Text)

@@ -15,7 +15,7 @@ var migrateCodes = map[Kind]int{
 	Other: 3, Usage: 1, BadValue: 1, NotRunning: 2, Connect: 4, Copy: 6, Restore: 7,
 	Checkpoint: 8, Stop: 8, Exists: 9, NoContainer: 10, Config: 10, AddressUsed: 12,
 	NoEngine: 14, Locked: 20, Undelivered: 22, Interrupted: 25, Protocol: 26,
-	NoTemplate: 27, NoSpace: 31, SameHost: 34, Permission: 3,
+	NoTemplate: 27, NoSpace: 31, SameHost: 34, Permission: 3, TooSlow: 33,
 }
 
 // VzctlCode is the exit code of vzctl and vzlist for err; 0 for nil.

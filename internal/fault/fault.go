@@ -48,6 +48,7 @@ const (
 	Disabled                // the container is disabled
 	Undelivered             // handed over, but the destination has not confirmed yet
 	Stop                    // the container did not stop
+	TooSlow                 // memory changes faster than it can be sent
 )
 
 // Error is an error with a Kind and, where one helps, a hint: a full sentence

@@ -8,6 +8,7 @@
 //	grow N     takes N MiB of memory more, filled with noise
 //	hold KIND  takes something that cannot be checkpointed
 //	drop       lets go of that again
+//	churn      begins to change its memory in every way there is
 package main
 
 import (
@@ -84,6 +85,12 @@ func (s *subject) do(words []string) error {
 		return err
 	case "drop":
 		return s.drop()
+	case "churn":
+		c, err := startChurn()
+		if err == nil {
+			s.things = append(s.things, thing{"churn", c.check})
+		}
+		return err
 	}
 	return fmt.Errorf("unknown request %q", words[0])
 }
