@@ -33,30 +33,33 @@ type view struct {
 
 // newView makes a view for the dump, takes copies for the processes, and adds
 // to the options what CRIU needs to see it.
-func newView(c Config, pids []int, o *criu.StartOptions) (v *view, err error) {
-	v = &view{}
-	defer func() {
-		if err != nil {
-			v.close()
-		}
-	}()
-	if v.describer, err = describe.New(); err != nil {
+func newView(c Config, pids []int, o *criu.StartOptions) (*view, error) {
+	v := &view{}
+	if err := v.open(c, pids, o); err != nil {
+		v.close()
 		return nil, err
+	}
+	return v, nil
+}
+
+func (v *view) open(c Config, pids []int, o *criu.StartOptions) (err error) {
+	if v.describer, err = describe.New(); err != nil {
+		return err
 	}
 	v.undo.Push("describer", func() error { v.describer.Close(); return nil })
 	server, err := preload.Serve(v.describer.Answer)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	v.undo.Push("answers", func() error { server.Close(); return nil })
 	o.Calls, o.Preload = server.Theirs, filepath.Join(c.Dir, "answers.so")
 	if err := preload.WriteFile(o.Preload); err != nil {
-		return nil, err
+		return err
 	}
 	if err := v.copyAll(c.Dir, pids, o); err != nil {
-		return nil, err
+		return err
 	}
-	return v, v.countConnections(c.Init, o)
+	return v.countConnections(c.Init, o)
 }
 
 func (v *view) close() { _ = v.undo.Run() }

@@ -66,6 +66,7 @@ func (s *source) record(ctx context.Context) error {
 // deliver tells the destination to run the container, and lets go of it here
 // when it does.
 func (s *source) deliver() error {
+	defer s.endMemory()
 	ctx, cancel := context.WithTimeout(context.Background(), deliveryTime)
 	defer cancel()
 	err := s.commit(ctx)
@@ -82,6 +83,22 @@ func (s *source) deliver() error {
 			WithHint("It stands still and is whole. vzmigrate %s %d delivers the handover when %s can be reached.", s.To, s.c.ID, s.To)
 	}
 	return s.letGo()
+}
+
+// endMemory lets go of what the memory of a container that is not this host's
+// any more was found and sent with.
+func (s *source) endMemory() {
+	s.endPages()
+	var errs []error
+	if s.tracker != nil {
+		errs = append(errs, s.tracker.Close(), s.shadow.close())
+	}
+	if s.dumpDir != "" {
+		errs = append(errs, s.endDump())
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.Emit(Event{Kind: Note, Text: "something is left here: " + err.Error()})
+	}
 }
 
 // isRefusal tells an answer from a lost connection: asking again would bring
@@ -157,13 +174,6 @@ func (s *source) letGo() error {
 	s.report.WireBytes += s.peer.Counts().SentBytes
 	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
 	s.peer.close()
-	s.endPages()
-	if s.tracker != nil {
-		errs = append(errs, s.tracker.Close(), s.shadow.close())
-	}
-	if s.dumpDir != "" {
-		errs = append(errs, s.endDump())
-	}
 	if s.tree != nil {
 		errs = append(errs, s.tree.Close())
 	}

@@ -25,6 +25,9 @@ func (p pageSink) Pages(r track.Run) error {
 	if err := p.shadow.put(r); err != nil {
 		return err
 	}
+	if r.Own {
+		return p.sender.Whole(r.Space, r.Address, r.Count, r.Data)
+	}
 	return p.sender.Pages(r.Space, r.Address, r.Count, r.Data)
 }
 

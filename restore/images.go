@@ -29,12 +29,13 @@ const PageSize = 4096
 // came, and the descriptions of the runs in pagemap-*.img, as CRIU's own page
 // server writes them (criu.org/Images).
 type Store struct {
-	dir    string
-	limit  uint64 // bytes
-	used   uint64
-	maps   map[space]*pageMap
-	images map[string]*os.File // being written
-	closed bool
+	dir       string
+	limit     uint64 // bytes
+	used      uint64
+	maps      map[space]*pageMap
+	images    map[string]*os.File // being written
+	described bool                // pages and pagemaps come as images
+	closed    bool
 }
 
 // space is an address space: a process's or a shared object's.
@@ -90,13 +91,15 @@ func (s *Store) closeFiles() {
 	s.maps, s.images = map[space]*pageMap{}, map[string]*os.File{}
 }
 
-// Image appends data to the named image; last ends it. Names of pages and
-// pagemaps are the store's own and refused.
+// Image appends data to the named image; last ends it. Pages and pagemaps come
+// either as images or as runs: once there are runs, their names are the
+// store's own.
 func (s *Store) Image(name string, data []byte, last bool) error {
-	if name != filepath.Base(name) || filepath.Ext(name) != ".img" ||
-		strings.HasPrefix(name, "pages-") || strings.HasPrefix(name, "pagemap-") {
+	memory := strings.HasPrefix(name, "pages-") || strings.HasPrefix(name, "pagemap-")
+	if name != filepath.Base(name) || filepath.Ext(name) != ".img" || memory && len(s.maps) > 0 {
 		return fault.New(fault.Protocol, "image name %q is not allowed", name)
 	}
+	s.described = s.described || memory
 	f := s.images[name]
 	if f == nil {
 		var err error
@@ -146,12 +149,18 @@ func (s *Store) Finish() error {
 		}
 	}
 	s.closeFiles()
+	if s.described {
+		return s.dropLazy()
+	}
 	return nil
 }
 
 // Pages takes a run of count pages of an address space, with flags as CRIU's
 // pagemap has them and data for runs that have content.
 func (s *Store) Pages(shared bool, id, address uint64, count, flags uint32, data []byte) error {
+	if s.described {
+		return fault.New(fault.Protocol, "pages come as runs and as images")
+	}
 	m, err := s.open(space{shared, id})
 	if err != nil {
 		return err

@@ -190,7 +190,6 @@ func TestImageRefusals(t *testing.T) {
 	s := newStore(t, 1<<20)
 	for _, name := range []string{
 		"", ".", "..", "core", "core.img.tmp", "restore.log", "/core.img", "a/core.img", "../core.img", "./core.img",
-		"pages-1.img", "pagemap-1.img", "pagemap-shmem-1.img",
 	} {
 		if err := s.Image(name, []byte("x"), true); fault.KindOf(err) != fault.Protocol {
 			t.Errorf("image %q: %v", name, err)

@@ -93,6 +93,14 @@ func (l liar) play() error {
 			if err := l.WriteJSON(transport.TypeFilesDone, nil); err != nil {
 				return err
 			}
+		case transport.TypeMemory:
+			l.at("within rounds")
+			if payload[0] == 2 { // the mark of a round, see package transport/memory
+				l.at("rounds")
+				if err := l.WriteJSON(transport.TypeRoundDone, nil); err != nil {
+					return err
+				}
+			}
 		case transport.TypePages:
 			l.at("within memory")
 		case transport.TypeMemoryEnd:
@@ -109,7 +117,7 @@ func TestLyingDestination(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range []string{"start", "hello", "offer", "within files", "files", "within memory", "memory", "last files"} {
+	for _, step := range []string{"start", "hello", "offer", "within files", "files", "within rounds", "rounds", "within memory", "memory", "last files"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			c := running(t, takePair(t))

@@ -112,7 +112,9 @@ func TestAutoConverge(t *testing.T) {
 		t.Fatal(answer)
 	}
 	c.narrow(t, c.src)
-	r := decode(t, c.migrate(t, "--json", "--auto-converge", "--downtime-limit", "1ms", "--max-rounds", "8"))
+	c.src.sh(t, "tc qdisc change dev eth0 root tbf rate 60mbit burst 256k latency 200ms")
+	r := decode(t, c.migrate(t, "--json", "--auto-converge", "--downtime-limit", "1ms", "--max-rounds", "7",
+		"--compress", "none", "--delta-cache", "0"))
 	throttled := false
 	for _, round := range r.Rounds {
 		throttled = throttled || round.Decision == migrate.Throttle

@@ -90,7 +90,7 @@ func TestStoreFillsUp(t *testing.T) {
 		t.Fatal(move.wait())
 	}
 	shrink()
-	move.wait().wants(t, 31, "vzmigrate: error: "+c.dst.Name()+": ", "container's state needs more than", "hint: ")
+	move.wait().wants(t, 31, "vzmigrate: error: "+c.dst.Name()+": ", " needs more than ", "MiB of tmpfs", "hint: ")
 	c.stays(t)
 }
 
@@ -122,7 +122,7 @@ func TestNoRoomForDump(t *testing.T) {
 	t.Parallel()
 	c := running(t, takePair(t))
 	c.src.sh(t, "mkdir -p /run/vz/dump && mount -t tmpfs -o size=40k small /run/vz/dump")
-	c.migrate(t).wants(t, 8, "vzmigrate: error: dump: ")
+	c.migrate(t).wants(t, 8, "vzmigrate: error: prepare dump: ", "no space left")
 	c.src.sh(t, "umount /run/vz/dump")
 	c.stays(t)
 }

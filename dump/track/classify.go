@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -105,20 +104,4 @@ func look(path string) (class, error) {
 // mapFile is the path of the file behind a mapping (proc_pid_map_files(5)).
 func mapFile(tid int, v *vma) string {
 	return fmt.Sprintf("/proc/%d/map_files/%x-%x", tid, v.start, v.end)
-}
-
-// innermost reads the pid of a process in the namespace it lives in.
-func innermost(pid int) (vpid int, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), "\nNSpid:")
-	line, _, _ := strings.Cut(rest, "\n")
-	all := strings.Fields(line)
-	if len(all) == 0 {
-		return pid, nil
-	}
-	_, err = fmt.Sscan(all[len(all)-1], &vpid)
-	return vpid, err
 }

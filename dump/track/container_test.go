@@ -4,13 +4,16 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,10 +22,12 @@ import (
 	"github.com/vzkit/vzkit/dump/track"
 )
 
-// container is a cgroup of processes that can be frozen.
+// container is a cgroup that can be frozen, of processes in one pid namespace.
 type container struct {
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	init int
+	ours []int // children of this process, to be reaped
 }
 
 func newContainer(t *testing.T) *container {
@@ -31,11 +36,12 @@ func newContainer(t *testing.T) *container {
 	if _, err := os.Stat(root + "/cgroup.procs"); err != nil {
 		root += "/unified"
 	}
-	c := &container{t, fmt.Sprintf("%s/vzkit-track-%d-%d", root, os.Getpid(), time.Now().UnixNano())}
+	c := &container{t: t, dir: fmt.Sprintf("%s/vzkit-track-%d-%d", root, os.Getpid(), time.Now().UnixNano())}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
 		t.Skipf("no cgroup to freeze: %v", err)
 	}
 	t.Cleanup(c.remove)
+	c.init = c.start("init").pid
 	return c
 }
 
@@ -49,13 +55,20 @@ func (c *container) write(file, text string) {
 func (c *container) remove() {
 	c.freeze(false)
 	c.kill()
-	if err := os.Remove(c.dir); err != nil {
-		c.t.Error(err)
+	_ = unix.Kill(c.init, unix.SIGKILL)
+	_, _ = unix.Wait4(c.init, nil, 0, nil)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if err := os.Remove(c.dir); err == nil {
+			return
+		} else if time.Now().After(end) {
+			c.t.Error(err)
+			return
+		}
 	}
 }
 
-// kill ends all processes. A process whose leader has ended does not mind
-// cgroup.kill (Linux 6.18).
+// kill ends all processes but the init. A process whose leader has ended does
+// not mind cgroup.kill (Linux 6.18).
 func (c *container) kill() {
 	c.t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -63,15 +76,18 @@ func (c *container) kill() {
 		if err != nil || time.Now().After(end) {
 			c.t.Fatalf("processes %d stay: %v", all, err)
 		}
-		events, _ := os.ReadFile(c.dir + "/cgroup.events")
-		if len(all) == 0 && strings.Contains(string(events), "populated 0") {
-			return
-		}
-		for _, pid := range all {
+		left := slices.DeleteFunc(all, func(pid int) bool { return pid == c.init })
+		for _, pid := range left {
 			_ = unix.Kill(pid, unix.SIGKILL)
-			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // if it is ours
+		}
+		if len(left) == 0 {
+			break
 		}
 	}
+	for _, pid := range c.ours {
+		_, _ = unix.Wait4(pid, nil, 0, nil)
+	}
+	c.ours = nil
 }
 
 func (c *container) freeze(frozen bool) {
@@ -106,10 +122,10 @@ func (c *container) pids() (all []int, err error) {
 
 // subject is a process in the container that does what it is told.
 type subject struct {
-	t   *testing.T
-	pid int
-	in  interface{ Write([]byte) (int, error) }
-	out *bufio.Scanner
+	t         *testing.T
+	pid, vpid int
+	in        io.Writer
+	out       *bufio.Scanner
 }
 
 // start starts this test binary in the container, with a mode (subject_test.go).
@@ -126,12 +142,49 @@ func (c *container) start(mode string) *subject {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := c.run(cmd); err != nil {
 		c.t.Fatal(err)
 	}
-	s := &subject{c.t, cmd.Process.Pid, in, bufio.NewScanner(out)}
-	s.want("ready")
+	if c.init != 0 {
+		c.ours = append(c.ours, cmd.Process.Pid)
+	}
+	s := &subject{t: c.t, pid: cmd.Process.Pid, in: in, out: bufio.NewScanner(out)}
+	s.ready()
 	return s
+}
+
+// run starts a command in the container's pid namespace. The first one makes it.
+func (c *container) run(cmd *exec.Cmd) error {
+	if c.init == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+		return cmd.Start()
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", c.init))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread's children would go there
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
+			done <- err
+			return
+		}
+		done <- cmd.Start()
+	}()
+	return <-done
+}
+
+// ready waits until a subject has begun.
+func (s *subject) ready() {
+	s.t.Helper()
+	if !s.out.Scan() {
+		s.t.Fatalf("subject does not begin: %v", s.out.Err())
+	}
+	if _, err := fmt.Sscanf(s.out.Text(), "ready %d", &s.vpid); err != nil {
+		s.t.Fatalf("subject said %q: %v", s.out.Text(), err)
+	}
 }
 
 func (s *subject) want(word string) {

@@ -74,14 +74,14 @@ func (c *copier) flush(p *pass, j *job) error {
 	}
 	there, err := read(j)
 	if there && err == nil {
-		err = c.pass(p, id)
+		err = c.pass(p, id, j.own)
 	}
 	c.batch, c.pages = c.batch[:0], 0
 	return err
 }
 
 // pass passes the batch on, in runs of one fate.
-func (c *copier) pass(p *pass, id uint64) error {
+func (c *copier) pass(p *pass, id uint64, own bool) error {
 	i := 0
 	for _, s := range c.batch {
 		for n := int(s.pages()); n > 0; {
@@ -91,7 +91,7 @@ func (c *copier) pass(p *pass, id uint64) error {
 			}
 			r := Run{Space: id, Address: s.start, Count: uint32(k)}
 			if c.fates[i] == fresh {
-				r.Data = c.buf[i*PageSize : (i+k)*PageSize]
+				r.Data, r.Own = c.buf[i*PageSize:(i+k)*PageSize], own
 			}
 			if c.fates[i] != same {
 				if err := p.send(r); err != nil {

@@ -22,6 +22,7 @@ type fileKey struct{ dev, ino uint64 }
 // vma is one mapping, as a line of /proc/PID/maps has it.
 type vma struct {
 	start, end uint64
+	low, high  uint64 // where the mapping below it ends and the one above it begins
 	offset     uint64
 	file       fileKey
 	class      class
@@ -70,6 +71,12 @@ func parseMaps(text []byte, vmas []vma, classify func(v *vma, flags, name []byte
 		}
 		v.write, v.exec = flags[1] == 'w', flags[2] == 'x'
 		v.class = classify(&v, flags, name)
+		v.low, v.high = end, v.end // of the last one nothing is known
+		if n := len(vmas); n > 0 {
+			vmas[n-1].high = v.start
+		} else {
+			v.low = v.start
+		}
 		end = v.end
 		vmas = append(vmas, v)
 	}

@@ -176,7 +176,7 @@ func (p *pass) gather(s *space, v *vma, run bool) (watched bool) {
 			o.full = o.full || v.write || err != unix.EPERM
 			return false
 		}
-		if !p.claimShared(s, v, o, at) {
+		if !p.claimShared(s, v, o) {
 			return false
 		}
 	}
@@ -184,8 +184,8 @@ func (p *pass) gather(s *space, v *vma, run bool) (watched bool) {
 
 // claimShared registers the mapping of an object. One that was never open for
 // writing cannot be, and need not.
-func (p *pass) claimShared(s *space, v *vma, o *object, at uint64) bool {
-	err := s.register(at, v.end)
+func (p *pass) claimShared(s *space, v *vma, o *object) bool {
+	err := s.registerAll(v)
 	if err == unix.EPERM && !v.write {
 		return false
 	}

@@ -29,6 +29,7 @@ type pass struct {
 
 	todo, free chan *job
 	now        *job // being filled
+	own        bool // what is taken now hides a file's pages
 
 	mu    sync.Mutex // held for the sink
 	sink  Sink
@@ -39,6 +40,7 @@ type pass struct {
 type job struct {
 	s     *space
 	o     *object
+	own   bool
 	spans []span
 	pages uint64
 }
@@ -80,15 +82,16 @@ func (p *pass) take(s *space, start, end uint64) error {
 
 // copy has pages copied.
 func (p *pass) copy(s *space, o *object, start, end uint64) error {
+	own := s != nil && p.own
 	for start < end {
-		if p.now != nil && (p.now.s != s || p.now.o != o || p.now.pages >= jobPages || len(p.now.spans) >= jobSpans) {
+		if p.now != nil && (p.now.s != s || p.now.o != o || p.now.own != own || p.now.pages >= jobPages || len(p.now.spans) >= jobSpans) {
 			if err := p.flush(); err != nil {
 				return err
 			}
 		}
 		if p.now == nil {
 			p.now = <-p.free
-			*p.now = job{s: s, o: o, spans: p.now.spans[:0]}
+			*p.now = job{s: s, o: o, own: own, spans: p.now.spans[:0]}
 		}
 		n := min((end-start)/PageSize, jobPages-p.now.pages)
 		p.now.spans = append(p.now.spans, span{start, start + n*PageSize})
@@ -236,6 +239,7 @@ func (p *pass) walk(s *space) error {
 // look looks at a mapping of a running process, and tells whether the kernel
 // will note writes to it.
 func (p *pass) look(s *space, v *vma, unsure bool) (watched bool, err error) {
+	p.own = v.class == fileCopy
 	switch {
 	case v.class == shared:
 		return p.share(s, v), nil
@@ -336,7 +340,7 @@ var errFound = errors.New("found")
 func (p *pass) claim(s *space, v *vma, start uint64) (ok bool, err error) {
 	_, err = p.t.scanner.scan(s.pagemap, p.t.scanner.content(v, 0, 0, 0), start, v.end, func([]region) error { return errFound })
 	if err == errFound {
-		err = s.register(start, v.end)
+		err = s.registerAll(v)
 		if err == nil {
 			return true, nil
 		}
@@ -388,6 +392,7 @@ func (p *pass) finish(s *space) error {
 // and compares what is there with what was: the kernel does not tell of all
 // pages that went away.
 func (p *pass) rest(s *space, v *vma) error {
+	p.own = v.class == fileCopy
 	var unclear []span
 	q := p.t.scanner.content(v, 0, 0, isWritten|isWPAllowed|isSoftDirty)
 	_, err := p.sweep(s, v, v.start, q, func(r region) error {
@@ -493,6 +498,7 @@ func (p *pass) walkSoft(s *space) error {
 	}
 	s.unsure = false
 	for _, f := range all {
+		p.own = vmas[f.v].class == fileCopy
 		if err := p.takeSoft(s, &vmas[f.v], f.rs); err != nil {
 			return err
 		}

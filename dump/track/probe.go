@@ -49,7 +49,7 @@ func probeUffd() error {
 
 // probeAttach gets the userfaultfd of a child.
 func probeAttach() error {
-	child := exec.Command("cat")
+	child := exec.Command(anyProgram)
 	in, err := child.StdinPipe()
 	if err != nil {
 		return err

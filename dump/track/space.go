@@ -36,9 +36,10 @@ type space struct {
 
 // task is a process that has a space.
 type task struct {
-	pid, vpid int
-	tid       int // a thread that is alive; not the leader, if that has ended
-	pidfd     int
+	pid   int
+	tid   int   // a thread that is alive; not the leader, if that has ended
+	pids  []int // in all its pid namespaces, the innermost last
+	pidfd int
 }
 
 // liveThread finds a thread of a process that has memory: the leader, if it has
@@ -184,7 +185,7 @@ func (s *space) share(tid int) bool {
 
 // join adds a process that has this memory, too.
 func (s *space) join(pid, tid int) error {
-	vpid, err := innermost(tid)
+	pids, err := pidsOf(pid)
 	if err != nil {
 		return err
 	}
@@ -192,7 +193,7 @@ func (s *space) join(pid, tid int) error {
 	if err != nil {
 		return err
 	}
-	s.tasks = append(s.tasks, task{pid: pid, vpid: vpid, tid: tid, pidfd: fd})
+	s.tasks = append(s.tasks, task{pid: pid, tid: tid, pids: pids, pidfd: fd})
 	return nil
 }
 
@@ -259,6 +260,18 @@ func join(all []span, start, end uint64) []span {
 		return all
 	}
 	return append(all, span{start, end})
+}
+
+// registerAll makes the kernel note writes to a mapping, and to the gaps around
+// it: if it has grown since it was looked at, or there is a larger one by now,
+// registering a part would split it, and the process would find that it cannot
+// move it any more.
+func (s *space) registerAll(v *vma) error {
+	err := s.register(v.low, v.high)
+	if err == unix.EINVAL || err == unix.EBUSY { // something else is there now
+		err = s.register(v.start, v.end)
+	}
+	return err
 }
 
 // register makes the kernel note writes to [start, end).

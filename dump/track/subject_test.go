@@ -45,6 +45,8 @@ const (
 	huge = 2 << 20
 )
 
+func ready() { fmt.Println("ready", os.Getpid()) }
+
 // steps is memory, and what can be done to it.
 type steps struct {
 	rand  *rand.Rand
@@ -129,7 +131,7 @@ func (s *steps) follow() {
 	s.mem["word"] = mmap(page, rw, sharedMap, -1)
 	s.child = waiting(s.mem["word"], s.mem["shared"][9*page:])
 	in := bufio.NewScanner(os.Stdin)
-	fmt.Println("ready")
+	ready()
 	for in.Scan() {
 		do := doings[in.Text()]
 		if do == nil {
@@ -380,10 +382,18 @@ func waiting(word, b []byte) int {
 
 // loads are what the hostile container does all the time.
 var loads = map[string]func(s *steps){
+	"init": func(*steps) {
+		ready()
+		for {
+			if _, err := unix.Wait4(-1, nil, 0, nil); err != nil {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	},
 	"writer": func(s *steps) {
 		b := mmap(64<<20, rw, private, -1)
 		s.fill(b)
-		fmt.Println("ready")
+		ready()
 		for i := 0; ; i++ {
 			at := s.rand.IntN(len(b)/8) * 8
 			*(*uint64)(unsafe.Pointer(&b[at])) = s.rand.Uint64()
@@ -393,7 +403,7 @@ var loads = map[string]func(s *steps){
 		}
 	},
 	"mappings": func(s *steps) {
-		fmt.Println("ready")
+		ready()
 		var all [][]byte
 		for {
 			if len(all) < 40 && s.rand.IntN(2) == 0 {
@@ -408,7 +418,7 @@ var loads = map[string]func(s *steps){
 	},
 	"threads": func(s *steps) {
 		b := mmap(256*page, rw, private, -1)
-		fmt.Println("ready")
+		ready()
 		for {
 			done := make(chan bool)
 			for i := range 8 {
@@ -429,7 +439,7 @@ var loads = map[string]func(s *steps){
 		b := mmap(64*page, rw, sharedMap, -1)
 		own := mmap(64*page, rw, private, -1)
 		s.fill(own)
-		fmt.Println("ready")
+		ready()
 		for {
 			forked(b[s.rand.IntN(64)*page:], s.rand.Uint64(), 0)
 			forked(own[s.rand.IntN(64)*page:], s.rand.Uint64(), 0)
@@ -439,7 +449,7 @@ var loads = map[string]func(s *steps){
 	},
 	"execs": func(*steps) { // by vfork
 		must(os.Setenv(asSubject, "exec"))
-		fmt.Println("ready")
+		ready()
 		for {
 			_ = exec.Command("/proc/self/exe").Run()
 		}

@@ -22,6 +22,7 @@ type Run struct {
 	Address uint64 // of the first page; in a shared object its offset
 	Count   uint32 // pages, at least 1
 	Data    []byte // Count pages, or nil: they are zero or not there
+	Own     bool   // with Data: in place of a file's pages, so they count even if they are zero
 }
 
 // Sink is where pages go. It keeps nothing of Data. One call at a time.

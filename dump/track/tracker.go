@@ -150,7 +150,7 @@ func (t *tracker) mappings(s *space) []vma {
 // attached.
 func (p *pass) refresh(run bool) error {
 	t := p.t
-	last := lastPid()
+	unseen := t.count()
 	list, err := t.options.Pids()
 	if err != nil {
 		return fmt.Errorf("list processes of the container: %w", err)
@@ -158,10 +158,6 @@ func (p *pass) refresh(run bool) error {
 	p.pids = make(map[int]bool, len(list))
 	for _, pid := range list {
 		p.pids[pid] = true
-	}
-	unseen := t.census.look(last, p.pids, len(t.objects) > 0)
-	for _, o := range t.objects {
-		o.begin(run, unseen)
 	}
 	known := map[int]bool{}
 	for _, s := range t.spaces {
@@ -183,7 +179,28 @@ func (p *pass) refresh(run bool) error {
 	if run {
 		p.attach()
 	}
+	for _, o := range t.objects {
+		o.begin(run, unseen)
+	}
 	return nil
+}
+
+// count tells whether processes may have come and gone unseen. Only shared
+// memory makes that matter. Those that come from now on are counted next time.
+func (t *tracker) count() (unseen bool) {
+	var outer *task
+	for _, s := range t.spaces {
+		for i := range s.tasks {
+			if outer == nil || len(s.tasks[i].pids) < len(outer.pids) {
+				outer = &s.tasks[i]
+			}
+		}
+	}
+	if outer == nil || len(t.objects) == 0 || t.kind != UffdWP {
+		t.census.last = 0
+		return true
+	}
+	return t.census.look(outer)
 }
 
 // retire drops the spaces that nobody has any more.
@@ -269,7 +286,7 @@ func (t *tracker) Settle(ctx context.Context, sink Sink) (*Layout, error) {
 		for _, s := range t.spaces {
 			ranges := t.ranges(s)
 			for _, task := range s.tasks {
-				layout.Processes = append(layout.Processes, Process{PID: task.pid, VPID: task.vpid, Space: s.id, Ranges: ranges})
+				layout.Processes = append(layout.Processes, Process{PID: task.pid, VPID: task.pids[len(task.pids)-1], Space: s.id, Ranges: ranges})
 			}
 		}
 		return nil

@@ -119,7 +119,7 @@ func (v *vzmigrate) checkArgs(_ *cobra.Command, args []string) error {
 func (v *vzmigrate) checkMemory() error {
 	m := &v.memory
 	if _, err := m.FileCodec(); err != nil {
-		return err
+		return fmt.Errorf("--compress: %w", err)
 	}
 	cache, err := units.RAMInBytes(v.deltaCache)
 	if err != nil || cache < 0 {

@@ -27,7 +27,7 @@ func takeAll() ([]thing, error) {
 		take func() (func() error, error)
 	}{
 		{"deleted file", deletedFile}, {"private memory", privateMemory}, {"shared memory", sharedMemory},
-		{"mapped file", mappedFile}, {"flock", flock}, {"ofd lock", ofdLock}, {"pipe", pipe}, {"named pipe", namedPipe},
+		{"mapped file", mappedFile}, {"zeros over a file", zerosOverFile}, {"flock", flock}, {"ofd lock", ofdLock}, {"pipe", pipe}, {"named pipe", namedPipe},
 		{"socket pair", socketPair}, {"unix connection", unixConnection}, {"tcp connection inside", tcpInside},
 		{"udp socket", udp}, {"pseudoterminal", pseudoterminal}, {"eventfd", eventfd}, {"clock", clock},
 		{"shell", shell},
@@ -122,6 +122,28 @@ func mappedFile() (func() error, error) {
 		}
 		return nil
 	}, err
+}
+
+// zerosOverFile has a page of zeros of its own in place of a file's.
+func zerosOverFile() (func() error, error) {
+	const size, own = 4 * page, page
+	content := bytes.Repeat([]byte("file"), size/4)
+	if err := os.WriteFile("/var/tmp/under", content, 0o600); err != nil {
+		return nil, err
+	}
+	f, err := os.Open("/var/tmp/under")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, err
+	}
+	clear(b[own : 2*own])
+	want := bytes.Clone(content)
+	clear(want[own : 2*own])
+	return func() error { return same(b, want) }, nil
 }
 
 // flock holds a lock that another open of the file runs into.

@@ -36,9 +36,9 @@ func (e *encoder) zero(p place, count uint64) {
 	e.extend(kindZero, p, place{}, count)
 }
 
-// page sends one page with data.
-func (e *encoder) page(p place, data []byte) {
-	if bytes.Equal(data, zeroPage[:]) {
+// page sends one page with data, which a zero page is only if it is whole.
+func (e *encoder) page(p place, data []byte, whole bool) {
+	if !whole && bytes.Equal(data, zeroPage[:]) {
 		e.zero(p, 1)
 		return
 	}

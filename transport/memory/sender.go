@@ -62,6 +62,16 @@ func NewSender(w []FrameWriter, o Options) (*Sender, error) {
 // connection is behind. Errors are those of the connections, of any
 // page before as well.
 func (s *Sender) Pages(space, address uint64, count uint32, data []byte) error {
+	return s.send(space, address, count, data, false)
+}
+
+// Whole is Pages for data that is to be there even if it is zero: at the
+// receiver it hides something else.
+func (s *Sender) Whole(space, address uint64, count uint32, data []byte) error {
+	return s.send(space, address, count, data, true)
+}
+
+func (s *Sender) send(space, address uint64, count uint32, data []byte, whole bool) error {
 	if err := s.check(address, count, data); err != nil {
 		return err
 	}
@@ -77,20 +87,20 @@ func (s *Sender) Pages(space, address uint64, count uint32, data []byte) error {
 		if err := t.err(); err != nil {
 			return err
 		}
-		data = t.pages(p, n, data)
+		data = t.pages(p, n, data, whole)
 		p, left = p.plus(n), left-n
 	}
 	return nil
 }
 
 // pages sends n pages of a run, and returns the data of those after them.
-func (t *stream) pages(p place, n uint64, data []byte) []byte {
+func (t *stream) pages(p place, n uint64, data []byte, whole bool) []byte {
 	if data == nil {
 		t.encoder.zero(p, n)
 		return nil
 	}
 	for i := range n {
-		t.encoder.page(p.plus(i), data[:pageSize])
+		t.encoder.page(p.plus(i), data[:pageSize], whole)
 		data = data[pageSize:]
 	}
 	return data

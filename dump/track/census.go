@@ -1,0 +1,86 @@
+package track
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// census tells whether a process of the container may have come since the last
+// look. Writes to shared memory are noted in the page tables of who wrote; a
+// process that comes, writes and goes between two looks takes the notes along.
+//
+// Pids are given out in order, so a process that is made in the container's pid
+// namespace just to look at its pid there tells how many were given out since
+// the last one. It costs the container a pid, once a look.
+type census struct {
+	last int // pid of the last look, 0: unknown
+}
+
+// look counts anew. It wants a task in the container's outermost pid namespace.
+func (c *census) look(t *task) (unseen bool) {
+	before := c.last
+	now, err := pidIn(t.tid)
+	if err != nil {
+		now = 0
+	}
+	c.last = now
+	return before == 0 || now != before+1
+}
+
+// pidIn makes a process in the pid namespace of a thread and returns its pid
+// there. The thread that does it ends: its further children would go there, too.
+func pidIn(tid int) (pid int, err error) {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", tid))
+	if err != nil {
+		return 0, err
+	}
+	defer ns.Close()
+	err = onThread(func() (bool, error) {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
+			return false, fmt.Errorf("enter pid namespace: %w", err)
+		}
+		child := exec.Command(anyProgram)
+		if err := child.Start(); err != nil {
+			return true, fmt.Errorf("start process: %w", err)
+		}
+		all, err := pidsOf(child.Process.Pid)
+		_ = child.Process.Kill()
+		_ = child.Wait()
+		if err == nil {
+			pid = all[len(all)-1]
+		}
+		return true, err
+	})
+	return pid, err
+}
+
+// anyProgram is one that needs no arguments and does no harm. It waits for
+// input, if there is any.
+const anyProgram = "cat"
+
+// pidsOf reads the pids of a process in all its namespaces from this one on,
+// the innermost last (proc_pid_status(5)).
+func pidsOf(pid int) (all []int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return nil, err
+	}
+	_, rest, _ := strings.Cut(string(text), "\nNSpid:")
+	line, _, _ := strings.Cut(rest, "\n")
+	for _, word := range strings.Fields(line) {
+		n, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, fmt.Errorf("process %d has pid %q: %w", pid, word, err)
+		}
+		all = append(all, n)
+	}
+	if len(all) == 0 { // a kernel without namespaces
+		all = []int{pid}
+	}
+	return all, nil
+}
