@@ -97,6 +97,7 @@ func (d *destination) settle() (s Settled, err error) {
 	errs = append(errs, d.tree.Sync(), d.tree.Close(), lifecycle.SyncDir(filepath.Dir(d.c.Private())))
 	if d.state != nil {
 		d.worker.Close() // if it was not the one to restore
+		errs = append(errs, d.guard.Close())
 		errs = append(errs, d.state.close())
 	}
 	return s, errors.Join(errs...)

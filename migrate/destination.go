@@ -14,6 +14,7 @@ import (
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/lifecycle/cgroup"
 	"github.com/vzkit/vzkit/restore"
 	"github.com/vzkit/vzkit/restore/pager"
 	"github.com/vzkit/vzkit/transport"
@@ -33,9 +34,11 @@ type destination struct {
 	tree      *files.Target
 	shell     *lifecycle.Shell
 	freezer   freeze.Freezer
-	state     *intake // of a running container
+	state     *intake      // of a running container
+	guard     *pager.Guard // stands by for it
 	pager     *pager.Pager
 	thawed    time.Time
+	brisk     func()        // ends what keeps joining cgroups quick
 	announced chan struct{} // closed when the neighbours know
 	undo      undo.Stack
 }
@@ -91,6 +94,7 @@ func (d *destination) receive(ctx context.Context) error {
 	}
 	defer lock.Unlock()
 	defer d.undo.Run()
+	defer d.calm()
 	aborted, err := d.takeIn(ctx)
 	if err == nil && !aborted {
 		err = d.build()
@@ -162,6 +166,10 @@ func (d *destination) prepare() error {
 	if err := d.startCriu(); err != nil {
 		return err
 	}
+	if d.guard, err = pager.StartGuard(d.freezer); err != nil {
+		return fault.Wrap(fault.Restore, err)
+	}
+	d.undo.Push("end guard", d.guard.Close)
 	if d.offer.Streams > 1 {
 		return d.state.streams.listen(joinPath(d.host, d.c.ID))
 	}
@@ -232,6 +240,9 @@ func (d *destination) takeFiles(ctx context.Context, payload []byte) (last bool,
 	if err := transport.DecodeJSON(transport.TypeFilesBegin, payload, &begin); err != nil {
 		return false, err
 	}
+	if begin.Frozen { // the restore is near
+		d.brisk = cgroup.Brisk()
+	}
 	if _, err := d.tree.Receive(ctx, d.conn, append([]byte(nil), payload...)); err != nil {
 		return false, err
 	}
@@ -286,6 +297,14 @@ func (d *destination) restore() error {
 	return d.attachMemory()
 }
 
+// calm ends the haste of a restore.
+func (d *destination) calm() {
+	if d.brisk != nil {
+		d.brisk()
+		d.brisk = nil
+	}
+}
+
 // connect gives the container its network and holds it: what restored sockets
 // send, and what the kernel sends for them if they are killed again, must not
 // reach peers while the source owns the container.
@@ -295,6 +314,7 @@ func (d *destination) connect(pid int) error {
 			return err
 		}
 	}
+	d.calm()
 	if err := d.shell.Connect(pid); err != nil {
 		return err
 	}

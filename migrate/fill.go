@@ -23,7 +23,7 @@ func (d *destination) attachMemory() error {
 		return fault.Wrap(fault.Restore, err)
 	}
 	d.pager, err = pager.Attach(context.Background(), pager.Config{
-		Processes: processes, Store: d.state.memory, Freezer: d.freezer, Prefill: prefill,
+		Processes: processes, Store: d.state.memory, Freezer: d.freezer, Guard: d.guard, Prefill: prefill,
 	})
 	if err != nil {
 		return fault.Wrap(fault.Restore, err)

@@ -148,6 +148,9 @@ func (c *container) start(mode string) *subject {
 	if c.init != 0 {
 		c.ours = append(c.ours, cmd.Process.Pid)
 	}
+	if err := out.(*os.File).SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		c.t.Fatal(err)
+	}
 	s := &subject{t: c.t, pid: cmd.Process.Pid, in: in, out: bufio.NewScanner(out)}
 	s.ready()
 	return s

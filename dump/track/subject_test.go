@@ -267,7 +267,8 @@ var doings = map[string]func(s *steps){
 		at := address(b) + 1000*page
 		call(unix.SYS_MMAP, at, 4*page, rw, private|unix.MAP_FIXED|unix.MAP_GROWSDOWN, ^uintptr(0), 0)
 		s.fill(b[1000*page : 1001*page])
-		call(unix.SYS_MUNMAP, address(b), 1000*page)
+		// What is below must not be accessible, or there has to be a gap.
+		call(unix.SYS_MUNMAP, address(b)+990*page, 10*page)
 		s.mem["down"] = b
 		s.fill(b[998*page : 1000*page])
 	},

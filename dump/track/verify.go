@@ -153,7 +153,7 @@ func (s *space) line(v *vma) string {
 	if err != nil {
 		return name
 	}
-	want := fmt.Appendf(nil, "%x-", v.start)
+	want := fmt.Appendf(nil, "%08x-", v.start)
 	for len(text) > 0 {
 		i := bytes.IndexByte(text, '\n')
 		if i < 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 )
@@ -18,18 +19,24 @@ import (
 // toolsDir is where Warm puts it below its cache. The container's root runs it.
 func toolsDir(cache string) string { return filepath.Join(cache, "bin") }
 
+// emptyMark is the comment in the header of a packed archive without members,
+// with a line end in it and no zero byte before that: a shell can read it.
+const emptyMark = "vzkit empty"
+
 // emptyArchive is an archive without members, packed.
 func emptyArchive() []byte {
 	var b bytes.Buffer
-	w, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // the level is a good one
-	_, _ = w.Write(make([]byte, 20*512))                  // what tar writes: a record of zero blocks; memory takes it
+	w := gzip.NewWriter(&b)
+	w.Comment = emptyMark + "\n"
+	w.ModTime = time.Unix(0x01010101, 0)
+	_, _ = w.Write(make([]byte, 20*512)) // what tar writes: a record of zero blocks; memory takes it
 	_ = w.Close()
 	return b.Bytes()
 }
 
 // tarScript is for a POSIX shell. CRIU hands over a directory or an archive on
-// standard input (criu/filesystems.c, tmpfs_dump and tmpfs_restore). No archive
-// with a member is as short as the empty one.
+// standard input (criu/filesystems.c, tmpfs_dump and tmpfs_restore). The archive
+// is opened anew: reading its first line leaves the place where tar begins.
 const tarScript = `#!/bin/sh
 empty() {
 	for f in "$1"/* "$1"/.[!.]* "$1"/..?*; do
@@ -38,7 +45,7 @@ empty() {
 }
 case $1 in
 --create) if empty /proc/self/fd/0; then printf '%s'; exit; fi ;;
---extract) if [ "$(stat -Lc %%s /proc/self/fd/0)" = %d ]; then exit 0; fi ;;
+--extract) IFS= read -r line </proc/self/fd/0; case $line in *'%s') exit ;; esac ;;
 esac
 PATH=${PATH#*:} exec tar "$@"
 `
@@ -52,7 +59,7 @@ func writeTools(cache string) error {
 	if err := os.MkdirAll(toolsDir(cache), 0o755); err != nil {
 		return fmt.Errorf("make criu's tools: %w", err)
 	}
-	return renameio.WriteFile(filepath.Join(toolsDir(cache), "tar"), fmt.Appendf(nil, tarScript, octal.String(), len(archive)), 0o755)
+	return renameio.WriteFile(filepath.Join(toolsDir(cache), "tar"), fmt.Appendf(nil, tarScript, octal.String(), emptyMark), 0o755)
 }
 
 // withTools is the environment for a CRIU that finds our tools first.

@@ -25,6 +25,8 @@ type Guard struct {
 	conn int // a sequenced-packet socket
 	cmd  *exec.Cmd
 	next uint32
+
+	soften func() // undoes harden
 }
 
 const guardName = "vz-pager-guard"
@@ -38,8 +40,9 @@ const (
 )
 
 // StartGuard starts the guard of a container's pager, by the container's
-// freezer. It takes some milliseconds, so it can be done before they count. It
-// belongs to the pager once that is attached; until then Close ends it.
+// freezer, and makes sure that this process stays. It takes some milliseconds,
+// more if the store is full, so it is to be done before they count. It belongs
+// to the pager once that is attached; until then Close ends it.
 func StartGuard(f freeze.Freezer) (*Guard, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -58,7 +61,7 @@ func StartGuard(f freeze.Freezer) (*Guard, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start guard: %w", err), unix.Close(pair[0]))
 	}
-	return &Guard{conn: pair[0], cmd: cmd}, nil
+	return &Guard{conn: pair[0], cmd: cmd, soften: harden()}, nil
 }
 
 // hold has the guard keep fd, and returns its number there.
@@ -87,6 +90,7 @@ func (g *Guard) Close() error {
 	_ = unix.Close(g.conn)
 	g.conn = -1
 	_ = g.cmd.Wait()
+	g.soften()
 	return err
 }
 

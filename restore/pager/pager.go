@@ -79,7 +79,6 @@ type Pager struct {
 	workers     int
 	server      *server
 	guard       *Guard
-	soften      func()        // undoes harden
 	done, total atomic.Uint64 // bytes
 	reporting   sync.Mutex
 
@@ -98,10 +97,8 @@ func Attach(ctx context.Context, c Config) (*Pager, error) {
 	if p.server, err = newServer(); err != nil {
 		return nil, err
 	}
-	p.soften = harden()
 	if p.guard = c.Guard; p.guard == nil {
 		if p.guard, err = StartGuard(c.Freezer); err != nil {
-			p.soften()
 			return nil, errors.Join(err, p.server.close())
 		}
 	}
@@ -131,7 +128,6 @@ func (p *Pager) Close() error {
 		err = errors.Join(err, proc.end())
 		proc.mu.Unlock()
 	}
-	p.soften()
 	p.note(errors.Join(err, p.guard.Close()))
 	return p.err
 }
