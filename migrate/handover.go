@@ -96,6 +96,9 @@ func (s *source) endMemory() {
 	if s.dumpDir != "" {
 		errs = append(errs, s.endDump())
 	}
+	if s.frozen != nil {
+		errs = append(errs, s.frozen.closeDetour())
+	}
 	if err := errors.Join(errs...); err != nil {
 		s.Emit(Event{Kind: Note, Text: "something is left here: " + err.Error()})
 	}
@@ -110,6 +113,7 @@ func isRefusal(err error) bool {
 
 // commit delivers the decision on the connection there is.
 func (s *source) commit(ctx context.Context) error {
+	s.sendPackets()
 	if err := s.peer.WriteJSON(transport.TypeCommit, nil); err != nil {
 		return err
 	}

@@ -61,9 +61,10 @@ func listenHeld(h *lifecycle.Host, ctid uint32, x held) (net.Listener, error) {
 
 // answer is what came of asking the source on one connection.
 type answer struct {
-	conn *transport.Conn
-	typ  transport.Type
-	err  error
+	conn    *transport.Conn
+	typ     transport.Type
+	packets [][]byte // that came for the container meanwhile
+	err     error
 }
 
 // hold keeps the finished container, stopped, until the source has decided.
@@ -105,9 +106,16 @@ func (d *destination) hold() error {
 // it says. A source that has gone may have left word before that.
 func ask(conn *transport.Conn, answers chan<- answer, over <-chan struct{}) {
 	_ = conn.WriteJSON(transport.TypeRestored, nil)
-	typ, _, err := conn.ReadFrame()
+	a := answer{conn: conn}
+	var payload []byte
+	a.typ, payload, a.err = conn.ReadFrame()
+	if a.err == nil && a.typ == transport.TypePackets {
+		if a.packets, a.err = parsePackets(payload); a.err == nil {
+			a.typ, _, a.err = conn.ReadFrame()
+		}
+	}
 	select {
-	case answers <- answer{conn, typ, err}:
+	case answers <- a:
 	case <-over:
 	}
 }
@@ -129,6 +137,7 @@ func (d *destination) obey(a answer) (done bool, err error) {
 		_ = a.conn.SendError(err)
 		return false, nil
 	}
+	_ = d.c.Venet().Deliver(a.packets)               // what is lost is sent again
 	_ = a.conn.WriteJSON(transport.TypeResumed, nil) // if it does not hear, it asks again
 	settled, err := d.settle()
 	if err != nil {

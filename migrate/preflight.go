@@ -54,7 +54,7 @@ func (d *destination) check() error {
 	if !o.Live {
 		return nil
 	}
-	if err := checkMemory(d.storeLimit() + o.Memory); err != nil {
+	if err := checkMemory(d.storeLimit()); err != nil {
 		return err
 	}
 	return d.findCriu()

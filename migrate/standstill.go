@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/lifecycle/network"
 	"github.com/vzkit/vzkit/transport"
 )
 
@@ -20,6 +22,7 @@ import (
 type frozen struct {
 	freezer freeze.Freezer
 	hold    *freeze.Hold
+	detour  *network.Detour // of what is sent to it; nil where there can be none
 	since   time.Time
 	mark    time.Time // end of the phase before
 }
@@ -29,7 +32,23 @@ func (f *frozen) release() error {
 	if err := f.freezer.Thaw(); err != nil {
 		return err
 	}
-	return f.hold.Release()
+	if err := f.hold.Release(); err != nil {
+		return err
+	}
+	if f.detour == nil {
+		return nil
+	}
+	return errors.Join(f.detour.Back(), f.closeDetour())
+}
+
+// closeDetour removes the detour. Calling it twice is fine.
+func (f *frozen) closeDetour() error {
+	d := f.detour
+	f.detour = nil
+	if d == nil {
+		return nil
+	}
+	return d.Close()
 }
 
 // freezeTimeout bounds the freezing of the tasks; one in uninterruptible sleep
@@ -121,7 +140,7 @@ func (s *source) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := standStill(ctx, s.c, z)
+	f, err := standStill(ctx, s.c, z, s.openDetour())
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
@@ -138,19 +157,39 @@ func (s *source) freeze(ctx context.Context) error {
 	return nil
 }
 
-func standStill(ctx context.Context, c *lifecycle.Container, z freeze.Freezer) (*frozen, error) {
+// openDetour prepares to take in what is sent to the container. Without TUN
+// devices its peers send it again, later.
+func (s *source) openDetour() *network.Detour {
+	d, err := s.c.Venet().OpenDetour()
+	if err != nil {
+		s.Emit(Event{Kind: Note, Text: "packets that come while the container stands still are dropped: " + err.Error()})
+		return nil
+	}
+	return d
+}
+
+func standStill(ctx context.Context, c *lifecycle.Container, z freeze.Freezer, detour *network.Detour) (f *frozen, err error) {
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()
-	now := time.Now()
-	hold, err := freeze.HoldLink(c.Venet().HostEnd())
-	if err != nil {
+	f = &frozen{freezer: z, detour: detour, since: time.Now()}
+	f.mark = f.since
+	defer func() {
+		if err != nil && f.detour != nil {
+			err = errors.Join(err, f.detour.Back(), f.closeDetour())
+		}
+	}()
+	if detour != nil {
+		if err := detour.Begin(); err != nil {
+			return nil, err
+		}
+	}
+	if f.hold, err = freeze.HoldLink(c.Venet().HostEnd()); err != nil {
 		return nil, err
 	}
 	if err := z.Freeze(ctx); err != nil {
-		_ = hold.Release()
-		return nil, err
+		return nil, errors.Join(err, f.hold.Release())
 	}
-	return &frozen{freezer: z, hold: hold, since: now, mark: now}, nil
+	return f, nil
 }
 
 // sendFrozen dumps the frozen container into the connection, while the rest

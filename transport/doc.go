@@ -36,7 +36,7 @@
 // Only pages, image, file-data and memory may be packed (the bulk frames). A
 // payload below 256 bytes, or one that does not shrink, goes plain.
 //
-// Those four, file-entry and file-delete (together: the stream frames) may
+// Those four, file-entry, file-delete and packets (together: the stream frames) may
 // wait in the writer's buffer of 256 KiB. All others are control frames: they
 // leave at once and take what waits before them along.
 //
@@ -97,6 +97,7 @@
 //	                                        restores, holds
 //	                    <------------------ restored
 //	[records the handover on disk]
+//	packets, if there are any ------------>
 //	commit              ------------------>
 //	                                        resumes, announces addresses
 //	                    <------------------ resumed
@@ -189,6 +190,8 @@
 // # History
 //
 //	1  first version
-//	2  memory: pages in rounds, before and in the freeze, by whoever tracks
+//	2  packets: those that came while the container stood still, each with
+//	   its length in 4 bytes before it; join: more connections;
+//	   memory: pages in rounds, before and in the freeze, by whoever tracks
 //	   them; pages carries those that only CRIU has
 package transport

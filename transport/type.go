@@ -40,6 +40,7 @@ const (
 	TypeAborted  Type = 53 // R: R is clean again
 	TypeAttach   Type = 54 // S: JSON {id}, on a new connection: finish an interrupted handover
 	TypeSettled  Type = 55 // R: files and config are on R's disk
+	TypePackets  Type = 56 // S: IP packets for the container that came while it stood still
 )
 
 var typeNames = map[Type]string{
@@ -50,7 +51,7 @@ var typeNames = map[Type]string{
 	TypeMemoryEnd: "memory-end", TypeMemory: "memory", TypeRoundDone: "round-done", TypeLayout: "layout", TypeJoin: "join",
 	TypeRestored: "restored", TypeCommit: "commit", TypeAbort: "abort",
 	TypeResumed: "resumed", TypeFinish: "finish", TypeAborted: "aborted", TypeAttach: "attach",
-	TypeSettled: "settled",
+	TypeSettled: "settled", TypePackets: "packets",
 }
 
 // String is the name the package comment uses, or "type 77" for an unknown one.
@@ -68,7 +69,7 @@ func (t Type) bulk() bool {
 
 // stream frames may wait in the write buffer; all others are control frames.
 func (t Type) stream() bool {
-	return t.bulk() || t == TypeFileEntry || t == TypeFileDelete
+	return t.bulk() || t == TypeFileEntry || t == TypeFileDelete || t == TypePackets
 }
 
 // checkPlain refuses unknown types and plain payloads over their limit.

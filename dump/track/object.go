@@ -22,12 +22,13 @@ type object struct {
 	sums  *sumTable
 	dirty pageSet // offsets written since the last pass
 
-	seen    bool   // in this pass
-	mappers uint64 // digest of who had it mapped, and where, when it was read
-	now     uint64 // the same of this pass
-	changed unix.Timespec
-	full    bool // everything may have changed
-	blind   bool // somebody has it mapped who cannot be watched
+	seen    bool          // in this pass
+	mappers uint64        // digest of who had it mapped, and where, when it was read
+	now     uint64        // the same of this pass
+	changed unix.Timespec // when it last changed, at the last pass
+	swept   unix.Timespec // and when its holes were looked for
+	full    bool          // everything may have changed
+	blind   bool          // somebody has it mapped who cannot be watched
 }
 
 // begin prepares for a pass. unseen: processes may have come and gone.
@@ -195,8 +196,8 @@ func (p *pass) claimShared(s *space, v *vma, o *object) bool {
 }
 
 // readObjects passes on what has changed in the objects that were seen, and
-// drops the others.
-func (p *pass) readObjects() error {
+// drops the others. Holes matter only in the last round.
+func (p *pass) readObjects(last bool) error {
 	for file, o := range p.t.objects {
 		if !o.seen {
 			if err := p.hole(o, 0, 1<<62); err != nil {
@@ -206,7 +207,7 @@ func (p *pass) readObjects() error {
 			delete(p.t.objects, file)
 			continue
 		}
-		if err := p.readChanged(o); err != nil {
+		if err := p.readChanged(o, last); err != nil {
 			return fmt.Errorf("read shared memory object %d: %w", file.ino, err)
 		}
 	}
@@ -219,7 +220,7 @@ func (p *pass) readObjects() error {
 // taken out of it (MADV_REMOVE). Of those the page tables say nothing; they are
 // holes, unless somebody has read them since. If nothing was written, either,
 // everything is compared.
-func (p *pass) readChanged(o *object) error {
+func (p *pass) readChanged(o *object, last bool) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(o.fd, &st); err != nil {
 		return err
@@ -227,7 +228,8 @@ func (p *pass) readChanged(o *object) error {
 	moved, written := o.changed != st.Mtim, len(o.dirty.chunks) > 0
 	full := o.full || o.blind || o.now != o.mappers || moved && !written
 	o.mappers, o.changed, o.size, o.full = o.now, st.Mtim, wholePages(st.Size), false
-	if full || moved {
+	if full || last && o.swept != st.Mtim {
+		o.swept = st.Mtim
 		if err := p.extents(o, full); err != nil {
 			return err
 		}

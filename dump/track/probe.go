@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,10 @@ func probeAttach() error {
 		_ = child.Wait()
 	}()
 	s, err := openSpace(1, child.Process.Pid, child.Process.Pid)
+	for try := 0; err == errGone && try < 100; try++ { // it is just starting
+		time.Sleep(time.Millisecond)
+		s, err = openSpace(1, child.Process.Pid, child.Process.Pid)
+	}
 	if err != nil {
 		return err
 	}

@@ -113,23 +113,27 @@ func (s *space) open(tid int) (err error) {
 			return err
 		}
 	}
-	s.readToken(tid)
-	return nil
+	return s.readToken(tid)
 }
 
 // readToken finds the random bytes by which programs are told apart. Without
-// them, mappings are compared.
-func (s *space) readToken(tid int) {
+// them, mappings are compared. A program that is just starting has no auxiliary
+// vector yet.
+func (s *space) readToken(tid int) error {
 	const atRandom = 25
 	auxv, err := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", tid))
 	if err != nil {
-		return
+		return err
+	}
+	if len(auxv) < 16 {
+		return errGone
 	}
 	for ; len(auxv) >= 16; auxv = auxv[16:] {
 		if binary.NativeEndian.Uint64(auxv) == atRandom {
 			s.tokenAt = binary.NativeEndian.Uint64(auxv[8:])
 		}
 	}
+	return nil
 }
 
 // alive tells whether anybody has this memory: what nobody has reads as empty.

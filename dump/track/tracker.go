@@ -10,6 +10,27 @@ import (
 )
 
 // tracker is all three trackers: they differ in how a space shows what changed.
+//
+// uffd-wp: each process is made to open a userfaultfd, which is taken out of it
+// (attach.go). With it all mappings that can change are registered for
+// asynchronous write protection: a write to a protected page takes the
+// protection off, in the kernel, and PAGEMAP_SCAN finds such pages and protects
+// them again in one step (walk.go). soft-dirty: the kernel's older bits, which
+// cannot be read and cleared in one step (soft.go). hash: sums of all pages,
+// also for single processes that cannot be attached to.
+//
+// Private memory is tracked by process. For each, the set of pages is kept that
+// were passed on; the last round compares it with what is there, because pages
+// also go away (rest.go). Shared memory is tracked by object (object.go).
+//
+// Limits: a page that a device writes to directly (O_DIRECT, RDMA) after it was
+// protected is not noticed, and nor is shared memory that is taken out of an
+// object by MADV_REMOVE and read again, without a write, while other pages of it
+// are written. System V shared memory, hugetlb, files and open memfds are not
+// tracked.
+//
+// Sources: Linux Documentation/admin-guide/mm/{userfaultfd,pagemap,soft-dirty}.rst,
+// fs/proc/task_mmu.c, mm/shmem.c; kcmp(2), process_vm_readv(2), proc_pid_mem(5).
 type tracker struct {
 	kind    string
 	options Options
@@ -63,7 +84,7 @@ func (t *tracker) Round(ctx context.Context, sink Sink) (Round, error) {
 				return err
 			}
 		}
-		return p.readObjects()
+		return p.readObjects(false)
 	})
 	t.last = r.Pages
 	return r, err
@@ -78,7 +99,7 @@ func (t *tracker) Finish(ctx context.Context, sink Sink) (Round, error) {
 				return err
 			}
 		}
-		return p.readObjects()
+		return p.readObjects(true)
 	})
 }
 
