@@ -39,6 +39,7 @@ func (d *destination) stagedConfig() string { return d.host.ConfPath(d.c.ID) + "
 // fail has been done before; here are renames, routes and the thaw. After an
 // error it may be called again.
 func (d *destination) adopt() error {
+	d.watch.step("wait for the decision")
 	if err := moveOnce(d.staging, d.c.Private()); err != nil {
 		return fault.New(fault.Copy, "put private area in place: %w", err)
 	}
@@ -81,7 +82,9 @@ func (d *destination) run() error {
 	d.announced = make(chan struct{})
 	go func() { defer close(d.announced); d.shell.Announce() }()
 	d.thawed = time.Now()
-	return fault.Wrap(fault.Restore, d.freezer.Thaw())
+	err := d.freezer.Thaw()
+	d.watch.step("adopt, route, thaw")
+	return fault.Wrap(fault.Restore, err)
 }
 
 // settle puts all memory in its place and what has been adopted onto the disk,
@@ -90,7 +93,7 @@ func (d *destination) settle() (s Settled, err error) {
 	var errs []error
 	if d.offer.Live {
 		errs = append(errs, d.fill())
-		s.Fill = millis(time.Since(d.thawed))
+		s.Fill, s.Steps = millis(time.Since(d.thawed)), d.watch.steps
 		<-d.announced
 		errs = append(errs, d.release())
 	}

@@ -38,6 +38,7 @@ type destination struct {
 	guard     *pager.Guard // stands by for it
 	pager     *pager.Pager
 	thawed    time.Time
+	watch     stopwatch
 	brisk     func()        // ends what keeps joining cgroups quick
 	announced chan struct{} // closed when the neighbours know
 	undo      undo.Stack
@@ -241,6 +242,7 @@ func (d *destination) takeFiles(ctx context.Context, payload []byte) (last bool,
 		return false, err
 	}
 	if begin.Frozen { // the restore is near
+		d.watch.start("destination")
 		d.brisk = cgroup.Brisk()
 	}
 	if _, err := d.tree.Receive(ctx, d.conn, append([]byte(nil), payload...)); err != nil {
@@ -280,21 +282,31 @@ func (d *destination) build() error {
 
 // restore builds the processes, frozen, with their memory at hand.
 func (d *destination) restore() error {
+	d.watch.step("take in last files")
 	objects, err := d.state.sharedObjects()
 	if err != nil {
 		return fault.Wrap(fault.Restore, err)
 	}
 	init, err := restore.Restore(restore.Config{
-		Criu: d.criu, Worker: d.worker, Dir: d.state.images.Dir(), Root: d.c.Root(), Connect: d.connect, Objects: objects, Groups: d.state.groups, Freeze: d.freezer.Mark,
+		Criu: d.criu, Worker: d.worker, Dir: d.state.images.Dir(), Root: d.c.Root(), Connect: d.connect, Objects: objects, Groups: d.state.groups, Freeze: d.mark,
 	})
 	if err != nil {
 		d.keepLog()
 		return err
 	}
+	d.watch.step("criu lets go")
 	if err := d.shell.Started(init); err != nil {
 		return err
 	}
-	return d.attachMemory()
+	err = d.attachMemory()
+	d.watch.step("attach pager")
+	return err
+}
+
+// mark makes the restored tasks frozen ones.
+func (d *destination) mark() error {
+	d.watch.step("criu restores processes")
+	return d.freezer.Mark()
 }
 
 // calm ends the haste of a restore.
@@ -309,12 +321,15 @@ func (d *destination) calm() {
 // send, and what the kernel sends for them if they are killed again, must not
 // reach peers while the source owns the container.
 func (d *destination) connect(pid int) error {
+	d.watch.step("criu makes namespaces")
+	defer d.watch.step("connect network")
 	if !d.state.groups {
 		if err := d.shell.Enclose(pid); err != nil {
 			return err
 		}
 	}
 	d.calm()
+	d.watch.step("join cgroups")
 	if err := d.shell.Connect(pid); err != nil {
 		return err
 	}

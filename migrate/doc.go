@@ -6,9 +6,10 @@
 //
 //	both  check everything that can be checked before anything is changed
 //	S     sends the private area while the container runs, then what changed
-//	S     holds its network and freezes it; from here it stands still
-//	S     sends memory and CRIU's images, then what changed in the files
-//	R     restores it, frozen, without network
+//	S     sends memory in rounds, what was written meanwhile in the next one
+//	S     freezes it and holds its network; from here it stands still
+//	S     sends the last pages and CRIU's images, then what changed in the files
+//	R     restores it, frozen, without network, its memory at hand
 //	S     writes the handover record (lifecycle.Handover): ownership moves
 //	R     adopts files and config, thaws, announces the addresses
 //	S     kills what is left, its traffic still held, and removes its files

@@ -53,6 +53,7 @@ type Report struct {
 	Dump        string  `json:"dump"` // how the frozen container was dumped; "" if it was not
 	Rounds      []Round `json:"rounds"`
 	LastPages   uint64  `json:"last_pages"` // sent while it stood still
+	Steps       []Step  `json:"steps"`      // where the downtime went, in order
 	Fill        float64 `json:"fill_ms"`    // from its start at the destination until all of its memory was in place
 }
 

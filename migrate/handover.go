@@ -48,6 +48,7 @@ func (s *source) record(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s.watch.step("destination restores")
 	if s.live {
 		if err := s.c.Venet().Unroute(); err != nil {
 			return fault.Wrap(fault.Network, err)
@@ -60,6 +61,7 @@ func (s *source) record(ctx context.Context) error {
 		return errors.Join(fault.New(fault.Other, "record handover: %w", err), s.c.Delivered())
 	}
 	s.undo.Keep()
+	s.watch.step("record the handover")
 	return nil
 }
 
@@ -129,6 +131,7 @@ func (s *source) settled(ctx context.Context) error {
 	if s.frozen != nil && !s.resumed {
 		s.resumed = true
 		s.standstill(phaseRestore, 0)
+		s.watch.step("destination runs it")
 	}
 	var settled Settled
 	start := time.Now()
@@ -136,6 +139,8 @@ func (s *source) settled(ctx context.Context) error {
 		return err
 	}
 	s.report.Fill = settled.Fill
+	s.report.Steps = append(s.report.Steps, s.watch.steps...)
+	s.report.Steps = append(s.report.Steps, settled.Steps[:min(len(settled.Steps), maxSteps)]...)
 	if s.tracker != nil {
 		s.done("fill", start, 0)
 	}

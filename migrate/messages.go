@@ -47,7 +47,8 @@ type SpaceOf struct {
 
 // Settled is the payload of transport.TypeSettled.
 type Settled struct {
-	Fill float64 `json:"fill_ms"` // how long it took until all memory was in place
+	Fill  float64 `json:"fill_ms"` // how long it took until all memory was in place
+	Steps []Step  `json:"steps"`   // of the standstill, at the destination
 }
 
 // MemoryEnd is the payload of transport.TypeMemoryEnd: what must have come.

@@ -50,7 +50,8 @@ type source struct {
 	cgroup  *cgroup.Group
 	mapped  fileSet // shared mappings seen so far
 	frozen  *frozen // once the container stands still
-	resumed bool    // at the destination
+	watch   stopwatch
+	resumed bool // at the destination
 	undo    undo.Stack
 	cancel  context.CancelCauseFunc
 	tracker track.Tracker  // nil: all memory is dumped while the container stands still
@@ -98,7 +99,7 @@ func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, 
 
 func newSource(c *lifecycle.Container, o SendOptions) *source {
 	s := &source{SendOptions: o, c: c, began: time.Now(), mapped: fileSet{}}
-	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Rounds: []Round{}, Phases: []Phase{}}
+	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Rounds: []Round{}, Phases: []Phase{}, Steps: []Step{}}
 	return s
 }
 
@@ -229,7 +230,7 @@ func memoryOf(g *cgroup.Group) (sum uint64, err error) {
 // It returns the cause of the failure, which the peer may know better.
 func (s *source) rollBack(parent, ctx context.Context, err error) error {
 	if s.frozen != nil { // first of all; nothing below may keep it waiting
-		if terr := s.frozen.release(); terr != nil {
+		if terr := s.frozen.release(s.c); terr != nil {
 			err = errors.Join(err, terr)
 		}
 	}

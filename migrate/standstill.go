@@ -21,18 +21,17 @@ import (
 // frozen is a container that stands still for its move.
 type frozen struct {
 	freezer freeze.Freezer
-	hold    *freeze.Hold
 	detour  *network.Detour // of what is sent to it; nil where there can be none
 	since   time.Time
 	mark    time.Time // end of the phase before
 }
 
 // thaw and let its packets through again.
-func (f *frozen) release() error {
+func (f *frozen) release(c *lifecycle.Container) error {
 	if err := f.freezer.Thaw(); err != nil {
 		return err
 	}
-	if err := f.hold.Release(); err != nil {
+	if err := freeze.ReleaseLink(c.Venet().HostEnd()); err != nil {
 		return err
 	}
 	if f.detour == nil {
@@ -140,13 +139,16 @@ func (s *source) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := standStill(ctx, s.c, z, s.openDetour())
+	detour := s.openDetour()
+	s.watch.start("source")
+	f, err := standStill(ctx, s.c, z, detour)
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
 	s.frozen = f
-	s.undo.Push("thaw", f.release)
+	s.undo.Push("thaw", func() error { return f.release(s.c) })
 	s.standstill(phaseFreeze, 0)
+	s.watch.step("freeze tasks, hold network")
 	pids, err := s.cgroup.Procs()
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
@@ -168,26 +170,26 @@ func (s *source) openDetour() *network.Detour {
 	return d
 }
 
-func standStill(ctx context.Context, c *lifecycle.Container, z freeze.Freezer, detour *network.Detour) (f *frozen, err error) {
+// standStill freezes the container first and holds its network then: what its
+// tasks still send gets out, and what its sockets still acknowledge is in them
+// when CRIU looks.
+func standStill(ctx context.Context, c *lifecycle.Container, z freeze.Freezer, detour *network.Detour) (*frozen, error) {
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()
-	f = &frozen{freezer: z, detour: detour, since: time.Now()}
+	f := &frozen{freezer: z, detour: detour, since: time.Now()}
 	f.mark = f.since
-	defer func() {
-		if err != nil && f.detour != nil {
-			err = errors.Join(err, f.detour.Back(), f.closeDetour())
-		}
-	}()
-	if detour != nil {
-		if err := detour.Begin(); err != nil {
-			return nil, err
-		}
-	}
-	if f.hold, err = freeze.HoldLink(c.Venet().HostEnd()); err != nil {
-		return nil, err
-	}
 	if err := z.Freeze(ctx); err != nil {
-		return nil, errors.Join(err, f.hold.Release())
+		return nil, errors.Join(err, f.closeDetour())
+	}
+	var err error
+	if detour != nil {
+		err = detour.Begin()
+	}
+	if err == nil {
+		_, err = freeze.HoldLink(c.Venet().HostEnd())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.release(c))
 	}
 	return f, nil
 }
@@ -202,6 +204,7 @@ func (s *source) sendFrozen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.watch.step("look at processes and mappings")
 	_, err = s.dump.Dump(ctx, layout)
 	if s.last != nil { // also after a dump that failed: nothing may read the tasks any more
 		if lerr := <-s.last; err == nil {
@@ -270,6 +273,7 @@ func (s *source) lastMark() uint64 {
 // afterDump sends what follows CRIU's images, with files that CRIU linked into
 // the container's tree still there.
 func (s *source) afterDump(stats dump.Stats) error {
+	s.watch.step("criu dumps, images go over")
 	if s.tracker != nil {
 		if err := s.afterMemory(context.Background()); err != nil {
 			return err
@@ -277,6 +281,7 @@ func (s *source) afterDump(stats dump.Stats) error {
 	}
 	bytes := (stats.Pages + s.report.LastPages) * dump.PageSize
 	s.report.MemoryBytes += bytes
+	s.watch.step("last pages go over")
 	s.standstill(phaseDump, bytes)
 	if err := s.peer.WriteJSON(transport.TypeMemoryEnd, MemoryEnd{
 		Images: stats.Images, Pages: stats.Pages, Mark: s.lastMark(), Groups: s.groups,
@@ -285,6 +290,7 @@ func (s *source) afterDump(stats dump.Stats) error {
 	}
 	sent, err := s.sendPass(context.Background(), true)
 	s.standstill(phaseSend, sent)
+	s.watch.step("last changed files go over")
 	return err
 }
 

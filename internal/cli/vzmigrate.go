@@ -16,6 +16,7 @@ import (
 	"github.com/vzkit/vzkit/internal/version"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/migrate"
+	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/memory"
 	"github.com/vzkit/vzkit/transport/ssh"
 )
@@ -28,6 +29,7 @@ type vzmigrate struct {
 	memory        migrate.MemoryOptions
 	deltaCache    string
 	asJSON, quiet bool
+	times         bool
 	sshConfig     string
 	receive       bool
 	serve         bool
@@ -91,6 +93,7 @@ func (v *vzmigrate) flags(f *pflag.FlagSet) {
 	f.IntVar(&v.memory.Streams, "streams", v.memory.Streams, "SSH connections that carry memory")
 	f.BoolVar(&v.memory.Verify, "verify-tracking", false, "compare all memory with what was sent before it is handed over")
 	f.BoolVar(&v.asJSON, "json", false, "print the report as one JSON object")
+	f.BoolVarP(&v.times, "times", "t", false, "show where the downtime went, step by step")
 	f.BoolVarP(&v.quiet, "quiet", "q", false, "print errors only")
 	f.StringVarP(&v.sshConfig, "ssh-config", "F", "", "ssh_config file to use instead of the user's")
 	f.BoolVar(&v.receive, "receive", false, "be the destination of a source on standard input and output")
@@ -183,9 +186,15 @@ func (v *vzmigrate) print(r *migrate.Report) error {
 	if v.asJSON {
 		return json.NewEncoder(v.stdout).Encode(r)
 	}
-	if !v.quiet {
-		fmt.Fprintln(v.stdout, r.Summary())
+	if v.quiet {
+		return nil
 	}
+	if v.times {
+		for _, step := range r.Steps {
+			fmt.Fprintf(v.stdout, "%-11s  %-32s %8.1f ms\n", step.Host, transport.Clean(step.Name), step.MS)
+		}
+	}
+	fmt.Fprintln(v.stdout, r.Summary())
 	return nil
 }
 
