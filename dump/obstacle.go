@@ -101,8 +101,11 @@ func obstacleOf(pid int) (string, error) {
 		return "", err
 	}
 	for _, status := range tasks {
-		if tracer := tracerOf(status); tracer != "0" && tracer != "" {
+		if tracer := field(status, "TracerPid"); tracer != "0" && tracer != "" {
 			return "is traced by process " + tracer, nil
+		}
+		if strings.HasPrefix(field(status, "State"), "T") {
+			return "is stopped (SIGSTOP or Ctrl-Z)", nil
 		}
 	}
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
@@ -119,13 +122,15 @@ func obstacleOf(pid int) (string, error) {
 	return "", nil
 }
 
-// tracerOf reads TracerPid, "" for a task that has ended meanwhile.
-func tracerOf(status string) string {
+// field reads a line of proc_pid_status(5), "" for a task that has ended
+// meanwhile. A stopped task must be found while it is not frozen: CRIU, or
+// anybody else who wants to trace a frozen one, would wait for ever.
+func field(status, name string) string {
 	text, err := os.ReadFile(status)
 	if err != nil {
 		return ""
 	}
-	_, rest, _ := strings.Cut(string(text), "\nTracerPid:")
-	tracer, _, _ := strings.Cut(rest, "\n")
-	return strings.TrimSpace(tracer)
+	_, rest, _ := strings.Cut(string(text), "\n"+name+":")
+	value, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(value)
 }

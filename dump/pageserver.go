@@ -30,7 +30,7 @@ type Run struct {
 	Space   Space
 	ID      uint64
 	Address uint64 // of the first page; in a shared object its offset
-	Count   uint32 // pages
+	Count   uint32 // pages; 0 where an address space is only announced
 	Flags   uint32 // CRIU's PE_… (criu/include/pagemap.h)
 	Data    []byte // Count pages, or none if the run carries no content
 }
@@ -189,9 +189,14 @@ func (s *pageServer) next() (pageHeader, error) {
 
 func (s *pageServer) handle(h pageHeader, buf []byte) error {
 	switch h.command {
-	case cmdOpen, cmdParent:
+	case cmdParent:
 		return nil
+	case cmdOpen:
+		return s.open(h)
 	case cmdOpen2: // answered by whether there is a parent image: never
+		if err := s.open(h); err != nil {
+			return err
+		}
 		return s.answer(0)
 	case cmdClose, cmdForceClose: // answered by a status, not zero for failure
 		status := byte(0)
@@ -215,12 +220,32 @@ func (s *pageServer) answer(b ...byte) error {
 	return err
 }
 
+// open passes on that there is an address space: CRIU wants to hear of each
+// one at the restore, also if none of its pages follows.
+func (s *pageServer) open(h pageHeader) error {
+	run, err := h.run()
+	if err == nil && s.failed == nil {
+		s.failed = s.sink.Pages(run)
+	}
+	return err
+}
+
+// run is what a header is about, without any pages.
+func (h pageHeader) run() (Run, error) {
+	run := Run{Space: Space(h.dest & (1<<typeBits - 1)), ID: h.dest >> typeBits}
+	if run.Space != SpaceTask && run.Space != SpaceShmem {
+		return run, fmt.Errorf("run of %d pages for %#x", h.pages, h.dest)
+	}
+	return run, nil
+}
+
 // add passes a run on, in pieces of at most maxRun pages.
 func (s *pageServer) add(h pageHeader, buf []byte) error {
-	run := Run{Space: Space(h.dest & (1<<typeBits - 1)), ID: h.dest >> typeBits, Address: h.addr, Flags: h.flags}
-	if h.pages > 1<<36 || (run.Space != SpaceTask && run.Space != SpaceShmem) {
+	run, err := h.run()
+	if err != nil || h.pages > 1<<36 {
 		return fmt.Errorf("run of %d pages for %#x", h.pages, h.dest)
 	}
+	run.Address, run.Flags = h.addr, h.flags
 	for left := h.pages; left > 0; left -= uint64(run.Count) {
 		run.Count, run.Data = uint32(min(left, 1<<30)), nil
 		if run.Flags&flagPresent != 0 {

@@ -25,12 +25,17 @@ const patience = 20 * time.Second
 // recorder is a Sink that keeps what it gets. Its first error is fail, once it
 // has got after runs.
 type recorder struct {
-	runs  []Run
-	fail  error
-	after int
+	runs   []Run
+	opened []uint64 // address spaces, in order
+	fail   error
+	after  int
 }
 
 func (r *recorder) Pages(run Run) error {
+	if run.Count == 0 {
+		r.opened = append(r.opened, run.ID)
+		return nil
+	}
 	if r.fail != nil && len(r.runs) >= r.after {
 		return r.fail
 	}
@@ -142,6 +147,9 @@ func TestPageServerTakesBothHeaders(t *testing.T) {
 				t.Errorf("%d pages, %v", pages, err)
 			}
 			if diff := cmp.Diff(want, sink.runs); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff([]uint64{4711, 1 << 40}, sink.opened); diff != "" {
 				t.Error(diff)
 			}
 			if again, err := s.finish(); again != pages || err != nil {
@@ -321,7 +329,7 @@ type checker struct{ t *testing.T }
 
 func (c checker) Pages(r Run) error {
 	present := r.Flags&flagPresent != 0
-	if r.Count == 0 || present && (r.Count > maxRun || len(r.Data) != int(r.Count)*PageSize) || !present && len(r.Data) > 0 {
+	if r.Count == 0 && (r.Flags != 0 || len(r.Data) > 0) || present && (r.Count > maxRun || len(r.Data) != int(r.Count)*PageSize) || !present && len(r.Data) > 0 {
 		c.t.Errorf("run of %d pages with %d bytes, flags %#x", r.Count, len(r.Data), r.Flags)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/dump"
 	"github.com/vzkit/vzkit/dump/track"
@@ -217,7 +218,7 @@ func memoryOf(g *cgroup.Group) (sum uint64, err error) {
 	}
 	for _, pid := range pids {
 		rss, err := procfs.RSS(pid)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 			return 0, err
 		}
 		sum += rss

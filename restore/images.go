@@ -165,6 +165,9 @@ func (s *Store) Pages(shared bool, id, address uint64, count, flags uint32, data
 	if err != nil {
 		return err
 	}
+	if count == 0 { // there is such an address space
+		return nil
+	}
 	if err := m.add(s, address, count, flags); err != nil {
 		return err
 	}

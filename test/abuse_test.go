@@ -71,6 +71,11 @@ func TestAbuseBeforeOffer(t *testing.T) {
 		{"offer of a list", afterHello(frame(transport.TypeOffer, "[]")), fault.Protocol, 26},
 		{"long offer", afterHello(header(transport.TypeOffer, 1<<20)), fault.Protocol, 26},
 		{"half an offer", afterHello(frame(transport.TypeOffer, `{"id":1}`)[:14]), fault.Protocol, 26},
+		{"join nothing", afterHello(frame(transport.TypeJoin,
+			`{"id":"01234567-89ab-4cde-8f01-23456789abcd","ctid":101}`)), fault.Protocol, 26},
+		{"join that is no JSON", afterHello(frame(transport.TypeJoin, "{")), fault.Protocol, 26},
+		{"memory", afterHello(frame(transport.TypeMemory, make([]byte, 9))), fault.Protocol, 26},
+		{"packets", afterHello(frame(transport.TypePackets, make([]byte, 9))), fault.Protocol, 26},
 		{"attach to nothing", afterHello(frame(transport.TypeAttach,
 			`{"id":"01234567-89ab-4cde-8f01-23456789abcd","ctid":101}`)), fault.NoContainer, 10},
 		{"attach elsewhere", afterHello(frame(transport.TypeAttach, `{"id":"../../../etc/passwd","ctid":101}`)), fault.Protocol, 26},
@@ -159,7 +164,21 @@ func TestAbuseOfMemory(t *testing.T) {
 	root := frame(transport.TypeFileEntry, entry("", aDir, ""))
 	lastEnd := frame(transport.TypeFilesEnd, `{"entries":1,"bytes":0,"deleted":0}`)
 	memoryEnd := frame(transport.TypeMemoryEnd, `{"images":1,"pages":0}`)
+	// A batch of one run: a reference from page 1 of space 1 to page 5, where nothing is.
+	toNothing := []byte{1, 0, 0, 0, 4, 0, 0, 0, 0, 1<<3 | 1<<2 | 2, 5, 2, 0}
 	list := []abuse{
+		{"tracked memory of no kind", memory(frame(transport.TypeMemory, []byte{9})), fault.Protocol, 26},
+		{"tracked memory without any", memory(frame(transport.TypeMemory, "")), fault.Protocol, 26},
+		{"tracked memory cut off", memory(frame(transport.TypeMemory, []byte{1, 0, 0, 0, 200, 0})), fault.Protocol, 26},
+		{"tracked memory that refers to nothing", memory(frame(transport.TypeMemory, toNothing)), fault.Protocol, 26},
+		{"mark that counts what did not come", memory(frame(transport.TypeMemory,
+			append([]byte{2, 0, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 12)...)), frame(transport.TypeMemoryEnd, `{"mark":2}`)), fault.Protocol, 26},
+		{"layout that is no JSON", memory(frame(transport.TypeLayout, "[")), fault.Protocol, 26},
+		{"layout with a process that cannot be", memory(frame(transport.TypeLayout, `{"processes":[{"id":0,"space":1}]}`)), fault.Protocol, 26},
+		{"layout that takes an object for a process", memory(frame(transport.TypeLayout,
+			`{"processes":[{"id":1,"space":9223372036854775809}]}`)), fault.Protocol, 26},
+		{"layout that takes a process for an object", memory(frame(transport.TypeLayout, `{"objects":[{"id":1,"space":1}]}`)), fault.Protocol, 26},
+		{"packets before it is restored", memory(frame(transport.TypePackets, []byte{0, 0, 0, 9})), fault.Protocol, 26},
 		{"pages that are none", memory(frame(transport.TypePages, make([]byte, 100))), fault.Protocol, 26},
 		{"too short for pages", memory(frame(transport.TypePages, []byte{1, 2, 3})), fault.Protocol, 26},
 		{"counts that lie", memory(frame(transport.TypeMemoryEnd, `{"images":3,"pages":9}`)), fault.Protocol, 26},

@@ -32,6 +32,7 @@ func TestUndumpable(t *testing.T) {
 		"userfaultfd": {"userfaultfd"},
 		"io_uring":    {"io_uring"},
 		"traced":      {"traced"},
+		"stopped":     {"stopped", "SIGSTOP"},
 	} {
 		if answer := c.ask(t, "hold %s", kind); answer != "ok" {
 			t.Fatalf("hold %s: %s", kind, answer)

@@ -168,7 +168,8 @@
 //	offset  size  field
 //	     0     1  space    1 memory of a task, 2 shared memory object
 //	     1     3  reserved 0
-//	     4     4  count    of pages, at least 1
+//	     4     4  count    of pages; 0, with no flags, only announces that
+//	                       there is such an address space
 //	     8     4  flags    of CRIU's pagemap entry: 1 in the parent, 2 lazy,
 //	                       4 present; others pass through
 //	    12     8  id       the number CRIU gives the task or object

@@ -33,7 +33,7 @@ type Pages struct {
 	Space   Space
 	ID      uint64 // the number CRIU gives the task or the object
 	Address uint64 // in bytes, page-aligned; the offset in a shared object
-	Count   uint32 // of pages, at least 1
+	Count   uint32 // of pages; 0, without flags, announces the address space
 	Flags   uint32 // CRIU's pagemap flags
 	Data    []byte // Count * PageSize bytes, or empty
 }
@@ -90,7 +90,7 @@ func (p Pages) check() error {
 	switch {
 	case p.Space != SpaceTask && p.Space != SpaceShmem:
 		return malformed(TypePages, "space %d not known", p.Space)
-	case p.Count == 0:
+	case p.Count == 0 && (p.Flags != 0 || len(p.Data) > 0):
 		return malformed(TypePages, "no pages")
 	case p.Address%PageSize != 0:
 		return malformed(TypePages, "address %#x not page-aligned", p.Address)

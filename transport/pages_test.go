@@ -65,7 +65,7 @@ func TestPagesAreChecked(t *testing.T) {
 	for want, change := range map[string]func(*Pages){
 		"space 0 not known":                               func(p *Pages) { p.Space = 0 },
 		"space 3 not known":                               func(p *Pages) { p.Space = 3 },
-		"no pages":                                        func(p *Pages) { p.Count, p.Data = 0, nil },
+		"no pages":                                        func(p *Pages) { p.Count, p.Data = 0, nil }, // with flags
 		"address 0x1001 not page-aligned":                 func(p *Pages) { p.Address = 0x1001 },
 		"1 pages at 0xfffffffffffff000 overflow":          func(p *Pages) { p.Address = 1<<64 - PageSize },
 		"4294967295 pages at 0xfffff00000001000 overflow": func(p *Pages) { p.Address, p.Count, p.Flags, p.Data = 1<<64-1<<44+PageSize, 1<<32-1, 0, nil },

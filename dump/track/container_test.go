@@ -208,12 +208,15 @@ func (s *subject) do(step string) {
 type recorder struct {
 	mu    sync.Mutex
 	pages map[[2]uint64]*[track.PageSize]byte
+	own   map[[2]uint64]bool
 	drop  func(track.Run) bool // what gets lost
 	lost  int
 	runs  int
 }
 
-func newRecorder() *recorder { return &recorder{pages: map[[2]uint64]*[track.PageSize]byte{}} }
+func newRecorder() *recorder {
+	return &recorder{pages: map[[2]uint64]*[track.PageSize]byte{}, own: map[[2]uint64]bool{}}
+}
 
 func (r *recorder) Pages(run track.Run) error {
 	if !r.mu.TryLock() {
@@ -248,6 +251,7 @@ func (r *recorder) Pages(run track.Run) error {
 			r.pages[key] = page
 		}
 		copy(page[:], run.Data[i*track.PageSize:])
+		r.own[key] = run.Own
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ func (p *pass) finish(s *space) error {
 // rest takes the pages of a mapping that may differ from what was passed on,
 // and finds those that went away: the kernel does not tell of all of them.
 func (p *pass) rest(s *space, v *vma) error {
+	p.own = v.class == fileCopy
 	var err error
 	if v.class == anonymous && s.uffd >= 0 && !s.unsure && s.owns(v) {
 		err = p.restOwned(s, v)

@@ -90,7 +90,7 @@ func (s *scanner) scan(fd int, q query, start, end uint64, found func([]region) 
 		inverted: q.inverted, mask: q.mask, anyOf: q.anyOf, ret: q.ret,
 	}
 	arg.size = uint64(unsafe.Sizeof(arg))
-	for at = start; at < end; at = arg.walkEnd {
+	for at = start; at < end; {
 		arg.start, arg.walkEnd = at, 0
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), pagemapScan, uintptr(unsafe.Pointer(&arg)))
 		runtime.KeepAlive(arg.vec)
@@ -102,9 +102,12 @@ func (s *scanner) scan(fd int, q query, start, end uint64, found func([]region) 
 				return at, err
 			}
 		}
-		if arg.walkEnd <= at {
+		// If there was room left, that is all, whatever walkEnd is: it may be
+		// where the kernel last emptied its own buffer (seen in Linux 6.18).
+		if int(n) < len(s.vec) {
 			break
 		}
+		at = max(arg.walkEnd, s.vec[n-1].end)
 	}
 	return end, nil
 }

@@ -70,6 +70,7 @@ func (p *pass) readSoft(s *space, vmas []vma) (all []softMapping, err error) {
 
 // takeSoft takes the pages of a mapping that are dirty or new.
 func (p *pass) takeSoft(s *space, m *softMapping) error {
+	p.own = m.class == fileCopy
 	last := m.start
 	for _, r := range m.regions {
 		if err := p.absent(s, last, r.start); err != nil {

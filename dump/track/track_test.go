@@ -202,6 +202,46 @@ func mapsOf(t *testing.T, pid int) []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
+// TestOwn: pages in place of a file's are marked, in rounds and in the last one.
+func TestOwn(t *testing.T) {
+	for _, kind := range []string{track.UffdWP, track.Hash} {
+		for _, early := range []bool{true, false} {
+			c := newContainer(t)
+			s := c.start("steps")
+			tr := c.open(kind)
+			r := newRecorder()
+			if early {
+				round(t, tr, r)
+			}
+			s.do("write copy")
+			layout, _ := c.last(tr, r)
+			i := slices.IndexFunc(layout.Processes, func(p track.Process) bool { return p.PID == s.pid })
+			marked := 0
+			for _, line := range mapsOf(t, s.pid) {
+				var start, end, offset, inode uint64
+				var flags, device string
+				if _, err := fmt.Sscanf(line, "%x-%x %s %x %s %d", &start, &end, &flags, &offset, &device, &inode); err != nil {
+					t.Fatal(err)
+				}
+				for key := range r.pages {
+					at := key[1]
+					if key[0] != layout.Processes[i].Space || at < start || at >= end || flags[3] != 'p' {
+						continue
+					}
+					if r.own[key] != (inode != 0) {
+						t.Fatalf("%s: page %#x is marked %v: %s", kind, at, r.own[key], line)
+					} else if inode != 0 {
+						marked++
+					}
+				}
+			}
+			if marked < 10 {
+				t.Errorf("%s: %d pages are marked", kind, marked)
+			}
+		}
+	}
+}
+
 // TestNothingIsLeft compares a process before and after.
 func TestNothingIsLeft(t *testing.T) {
 	c := newContainer(t)

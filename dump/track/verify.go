@@ -46,6 +46,7 @@ func Verify(t Tracker, read func(space, address uint64, page []byte) error) erro
 type verifier struct {
 	t           *tracker
 	read        func(space, address uint64, page []byte) error
+	got, want   [PageSize]byte
 	differences int
 	first       []error
 }
@@ -96,15 +97,15 @@ func (c *verifier) absent(s *space, v *vma, start, end uint64) error {
 // present compares pages. CRIU writes to executable ones of files and puts the
 // content back: they are other pages then, and not passed on.
 func (c *verifier) present(s *space, v *vma, r region) error {
-	var page [PageSize]byte
+	page := c.want[:]
 	for at := r.start; at < r.end; at += PageSize {
 		if _, taken := s.have.look(at); !taken && v.exec && v.class == fileCopy {
 			continue
 		}
-		if n, err := unix.Pread(s.mem, page[:], int64(at)); err != nil || n < PageSize {
-			clear(page[:])
+		if n, err := unix.Pread(s.mem, page, int64(at)); err != nil || n < PageSize {
+			clear(page)
 		}
-		if err := c.page(s.id, at, page[:], func() string { return s.line(v) }); err != nil {
+		if err := c.page(s.id, at, page, func() string { return s.line(v) }); err != nil {
 			return err
 		}
 	}
@@ -114,12 +115,12 @@ func (c *verifier) present(s *space, v *vma, r region) error {
 // object compares all pages of a shared memory object.
 func (c *verifier) object(file fileKey, o *object) error {
 	name := func() string { return fmt.Sprintf("shared memory object %d", file.ino) }
-	var page [PageSize]byte
+	page := c.want[:]
 	for at := uint64(0); at < o.size; at += PageSize {
-		if err := o.read(page[:], at); err != nil {
+		if err := o.read(page, at); err != nil {
 			return err
 		}
-		if err := c.page(o.id, at, page[:], name); err != nil {
+		if err := c.page(o.id, at, page, name); err != nil {
 			return err
 		}
 	}
@@ -128,11 +129,11 @@ func (c *verifier) object(file fileKey, o *object) error {
 
 // page compares one page.
 func (c *verifier) page(space, at uint64, want []byte, where func() string) error {
-	var got [PageSize]byte
-	if err := c.read(space, at, got[:]); err != nil {
+	got := c.got[:]
+	if err := c.read(space, at, got); err != nil {
 		return fmt.Errorf("read what was passed on of space %d at %#x: %w", space, at, err)
 	}
-	if bytes.Equal(got[:], want) {
+	if bytes.Equal(got, want) {
 		return nil
 	}
 	c.differences++

@@ -89,6 +89,7 @@ func (p *pass) sweep(s *space, v *vma, start uint64, q query, take func(region) 
 
 // all takes all pages of a mapping.
 func (p *pass) all(s *space, v *vma) error {
+	p.own = v.class == fileCopy
 	_, err := p.sweep(s, v, v.start, p.t.scanner.content(v, 0, 0, 0), func(r region) error {
 		return p.take(s, r.start, r.end)
 	})
@@ -162,7 +163,7 @@ func (p *pass) claim(s *space, v *vma, start uint64) (ok bool, err error) {
 		_, err = p.t.scanner.scan(s.pagemap, p.t.scanner.content(v, 0, 0, 0), start, v.end, func([]region) error { return errFound })
 	}
 	if err == errFound {
-		err = s.register(start, v.end)
+		err = s.registerAll(v)
 		if err == nil {
 			return true, nil
 		}

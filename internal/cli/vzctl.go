@@ -58,7 +58,7 @@ container, 20 wrong command line, 21 bad value, 31 not running, 32 running,
 		},
 	}
 	root.PersistentFlags().BoolVar(&v.quiet, "quiet", false, "say nothing but errors")
-	root.AddCommand(v.create(), v.start(), v.stop(), v.restart(), v.destroy(), v.mount(), v.umount(), v.statusCommand(),
+	root.AddCommand(v.create(), v.start(), v.stop(), v.restart(), v.destroy(), v.mount(), v.umount(), v.statusCommand(), v.checkpoint(),
 		v.exec("exec", "Run a shell command in a container; failure is exit code 8", shellWords),
 		v.exec("exec2", "Run a shell command in a container; its exit code is the command's", shellWords),
 		v.exec("exec3", "Run a program in a container, without a shell; its exit code is the program's", plainWords))

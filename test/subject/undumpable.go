@@ -33,6 +33,12 @@ func takeUndumpable(kind string) (fds []int, err error) {
 			return nil, err
 		}
 		return []int{-cmd.Process.Pid}, nil
+	case "stopped":
+		cmd := exec.Command("/bin/sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			return nil, err
+		}
+		return []int{-cmd.Process.Pid}, cmd.Process.Signal(unix.SIGSTOP)
 	case "vsock":
 		fd, err = unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
 	case "userfaultfd":
