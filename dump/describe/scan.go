@@ -105,8 +105,10 @@ func (d *Describer) scan(pid int, a argument, rest []track.Range) (answer, error
 			return answer{}, err
 		}
 		found += n
-		if one.WalkEnd < r.End {
-			return answer{regions[:found], one.WalkEnd}, nil
+		// If there was room left, that is all. Else WalkEnd may lie before what
+		// was found: the kernel has a buffer of its own.
+		if end := max(one.WalkEnd, r.Start); found == len(regions) && end < r.End {
+			return answer{regions, max(end, regions[found-1].End)}, nil
 		}
 	}
 	return answer{regions[:found], a.End}, nil

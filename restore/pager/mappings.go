@@ -85,7 +85,10 @@ func pagesThere(pagemap *os.File, start, end uint64) (found []segment, err error
 		for _, r := range regions[:n] {
 			found = append(found, segment{r.start, r.end, r.start})
 		}
-		start = arg.walkEnd
+		if n < regionsMax { // that is all, whatever walkEnd is (see dump/track)
+			break
+		}
+		start = max(arg.walkEnd, regions[n-1].end)
 	}
 	return found, nil
 }
