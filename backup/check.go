@@ -1,9 +1,7 @@
 package backup
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -36,9 +34,6 @@ func (k *checkpoint) check() (err error) {
 		return fault.Wrap(fault.Cgroup, err)
 	}
 	if err := checkCarried(k.c, pids); err != nil {
-		return err
-	}
-	if err := k.checkStopped(); err != nil {
 		return err
 	}
 	if err := k.checkSpace(pids); err != nil {
@@ -106,13 +101,8 @@ func checkEmpty(dir string) error {
 // checkCarried refuses a container that has what CRIU cannot dump, or in its
 // network namespace more than a restore finds again.
 func checkCarried(c *lifecycle.Container, pids []int) error {
-	what, err := dump.Obstacle(c.Init(), pids)
-	if err != nil {
-		return fault.Wrap(fault.Checkpoint, err)
-	}
-	if what != "" {
-		return fault.New(fault.Checkpoint, "container %d cannot be checkpointed: %s", c.ID, what).
-			WithHint("Let that process end first.")
+	if err := dump.Check(c.ID, c.Init(), pids); err != nil {
+		return err
 	}
 	extra, err := c.Venet().Foreign(c.Init())
 	if err != nil {
@@ -181,20 +171,15 @@ func (k *checkpoint) checkSpace(pids []int) error {
 	return checkMemory(k.memory + spareBytes)
 }
 
-// checkMemory compares what will be taken with what is available (MemAvailable
-// of proc_meminfo(5)).
+// checkMemory compares what will be taken with what is available.
 func checkMemory(need uint64) error {
-	f, err := os.Open("/proc/meminfo")
+	available, err := procfs.Available()
 	if err != nil {
 		return fault.New(fault.NoSpace, "look at memory: %w", err)
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var kib uint64
-		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); n == 1 && kib<<10 < need {
-			return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", kib>>10, need>>20).
-				WithHint("Free memory, or let the container stand still while its memory goes to the disk: --tracker none.")
-		}
+	if available < need {
+		return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", available>>20, need>>20).
+			WithHint("Free memory, or let the container stand still while its memory goes to the disk: --tracker none.")
 	}
 	return nil
 }

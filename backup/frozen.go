@@ -1,11 +1,8 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -44,7 +41,7 @@ func (k *checkpoint) copyFrozen(ctx context.Context) (err error) {
 		k.report.Downtime = millis(time.Since(start))
 		err = errors.Join(err, hold.Release())
 	}()
-	if err := k.checkStopped(); err != nil {
+	if err := k.checkDumpable(); err != nil {
 		return err
 	}
 	done := make(chan struct{})
@@ -64,28 +61,13 @@ func (k *checkpoint) copyFrozen(ctx context.Context) (err error) {
 	return k.dumpFrozen(ctx)
 }
 
-// checkStopped refuses stopped tasks: since Linux 6.1 one that is frozen as well
-// does not answer a tracer, and CRIU would wait for it until it is thawed. Once
-// the container is frozen they cannot be told from others.
-func (k *checkpoint) checkStopped() error {
+// checkDumpable looks once more, at what may have come since the check.
+func (k *checkpoint) checkDumpable() error {
 	pids, err := k.cgroup.Procs()
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
-	for _, pid := range pids {
-		if isStopped(pid) {
-			return fault.New(fault.Checkpoint, "container %d cannot be checkpointed: process %d is stopped", k.c.ID, pid).
-				WithHint("Continue it first, inside the container: kill -CONT.")
-		}
-	}
-	return nil
-}
-
-// isStopped looks at the state in /proc/PID/stat (proc_pid_stat(5)).
-func isStopped(pid int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	i := bytes.LastIndexByte(text, ')')
-	return err == nil && i > 0 && bytes.HasPrefix(text[i+1:], []byte(" T"))
+	return dump.Check(k.c.ID, k.c.Init(), pids)
 }
 
 // dumpFrozen has CRIU describe the frozen container, while the rest of its

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/procfs"
 )
 
@@ -39,6 +40,21 @@ func Obstacle(init int, pids []int) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// Check is Obstacle as an error for whoever wants to dump container ctid. It
+// is to be called while the container runs: then it costs nothing, and a
+// stopped process can be told from a frozen one.
+func Check(ctid uint32, init int, pids []int) error {
+	what, err := Obstacle(init, pids)
+	if err != nil {
+		return fault.Wrap(fault.Checkpoint, err)
+	}
+	if what == "" {
+		return nil
+	}
+	return fault.New(fault.Checkpoint, "container %d cannot be checkpointed: %s", ctid, what).
+		WithHint("Let that process end or go on, or stop the container first.")
 }
 
 func named(pid int, what string) string {

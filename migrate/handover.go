@@ -198,6 +198,9 @@ func (s *source) letGo() error {
 	if err := s.c.Delivered(); err != nil {
 		return err
 	}
+	if s.layout != nil {
+		s.noteBase(len(s.layout.Processes), s.copying)
+	}
 	s.done("finish", start, 0)
 	return nil
 }

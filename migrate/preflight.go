@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/procfs"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/lifecycle/config"
 )
@@ -93,20 +93,15 @@ func checkDisk(dir string, bytes, inodes uint64) error {
 	return nil
 }
 
-// checkMemory compares what the restore will take with what is available
-// (MemAvailable of proc_meminfo(5)).
+// checkMemory compares what the restore will take with what is available.
 func checkMemory(need uint64) error {
-	f, err := os.Open("/proc/meminfo")
+	available, err := procfs.Available()
 	if err != nil {
 		return fault.New(fault.NoSpace, "look at memory: %w", err)
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var kib uint64
-		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); n == 1 && kib<<10 < need {
-			return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", kib>>10, need>>20).
-				WithHint("Free memory on the destination.")
-		}
+	if available < need {
+		return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", available>>20, need>>20).
+			WithHint("Free memory on the destination.")
 	}
 	return nil
 }

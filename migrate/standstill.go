@@ -85,6 +85,9 @@ func (s *source) prepareDump() error {
 	if err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
+	if err := dump.Check(s.c.ID, s.c.Init(), pids); err != nil { // since the check
+		return err
+	}
 	s.groups = s.cgroup.Nested() || mountsCgroups(s.c.Init())
 	s.dump, err = dump.Prepare(dump.Config{
 		Criu: s.criu, Init: s.c.Init(), Freeze: z.Dir, Dir: dir, Mode: s.dumpMode(), Groups: s.groups,

@@ -81,3 +81,19 @@ func InnerPID(pid int) (int, error) {
 	}
 	return strconv.Atoi(numbers[len(numbers)-1])
 }
+
+// Available is how much memory could be had without swapping, in bytes
+// (MemAvailable of proc_meminfo(5)).
+func Available() (uint64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("meminfo has no MemAvailable")
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,9 +15,9 @@ import (
 const (
 	// piece is how much is put at a time in the background: a fault may have to
 	// wait for it.
-	piece = 256 << 10
+	piece = 64 << 10
 	// look is after how many pages faults are looked for.
-	look = 64
+	look = 16
 	// recent is how many rounds are filled one by one, the last one first.
 	recent = 3
 	// reportEvery is how many bytes are filled between reports.
@@ -71,6 +72,7 @@ func (p *Pager) pass(ctx context.Context, since uint8, progress Progress) error 
 	var wg sync.WaitGroup
 	for n := range errs {
 		wg.Go(func() {
+			setNice(fillNice)
 			for i := next.Add(1) - 1; int(i) < len(work) && errs[n] == nil; i = next.Add(1) - 1 {
 				errs[n] = p.fillProcess(ctx, work[i], since, progress)
 			}
@@ -147,6 +149,9 @@ func (p *process) release(r memory.Run) error {
 // fillPiece puts the first piece that is needed between two origins, and
 // returns where to go on.
 func (p *process) fillPiece(at, end uint64) (next, done uint64, err error) {
+	for p.asked.Load() > 0 { // whoever serves a fault comes first
+		runtime.Gosched()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.need.count

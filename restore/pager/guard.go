@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -212,7 +213,12 @@ func harden() (undo func()) {
 	// On fault: the store's views are mostly holes, and the runtime's arenas
 	// are not there yet.
 	_ = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+	// A thread that returns from waiting for a fault must not queue for a
+	// processor of the runtime's behind those that fill in.
+	procs := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(procs + servers)
 	return func() {
+		runtime.GOMAXPROCS(procs)
 		_ = unix.Munlockall()
 		if err == nil {
 			_ = os.WriteFile(file, old, 0)

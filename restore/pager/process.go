@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,7 @@ type process struct {
 	forks func(child *process) // told of a child
 	guard *Guard
 
+	asked   atomic.Int32 // how many wait for the lock to serve faults
 	mu      sync.Mutex
 	fd      int // its userfaultfd; -1 when all is in place
 	layout  layout
@@ -74,7 +76,9 @@ const around = 16 * pageSize
 
 // serve hears all events and resolves all faults.
 func (p *process) serve() error {
+	p.asked.Add(1)
 	p.mu.Lock()
+	p.asked.Add(-1)
 	defer p.mu.Unlock()
 	return p.settle()
 }

@@ -2,6 +2,7 @@ package pager
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,7 @@ func (s *server) start(serve func(index int)) {
 }
 
 func (s *server) run(serve func(index int)) error {
+	setNice(serveNice)
 	events := make([]unix.EpollEvent, 8)
 	for {
 		n, err := unix.EpollWait(s.epoll, events, -1)
@@ -86,4 +88,17 @@ func (s *server) close() (err error) {
 	_ = unix.Close(s.epoll)
 	_ = unix.Close(s.stop)
 	return err
+}
+
+// The container waits for what serves faults, and runs beside what fills in.
+const (
+	serveNice = -10
+	fillNice  = 10
+)
+
+// setNice gives the caller a thread of its own with that nice value
+// (setpriority(2)), which ends with it.
+func setNice(nice int) {
+	runtime.LockOSThread() // never unlocked
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), nice)
 }
