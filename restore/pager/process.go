@@ -72,7 +72,7 @@ var (
 const patience = 30 * time.Second
 
 // around is how much is put at a fault: the rest of the block of that size.
-const around = 16 * pageSize
+const around = 64 * pageSize
 
 // serve hears all events and resolves all faults.
 func (p *process) serve() error {
