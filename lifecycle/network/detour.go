@@ -45,11 +45,12 @@ func (v Venet) OpenDetour() (*Detour, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
 	}
-	d := &Detour{venet: v, tun: os.NewFile(uintptr(fd), "tun"), done: make(chan struct{})}
+	d := &Detour{venet: v, done: make(chan struct{})}
 	if err := d.setUp(fd); err != nil {
-		d.tun.Close()
+		_ = unix.Close(fd)
 		return nil, err
 	}
+	d.tun = os.NewFile(uintptr(fd), "tun") // not before it is a device: it could not be waited for
 	go d.takeIn()
 	return d, nil
 }
