@@ -19,6 +19,7 @@ import (
 	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/criu"
+	"github.com/vzkit/vzkit/internal/mountns"
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
 )
 
@@ -119,9 +120,7 @@ func needNamespaces(t testing.TB) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	must(t, err)
-	if !strings.Contains(string(mounts), " / / ") {
+	if mountns.Chrooted() {
 		t.Skip("CRIU does not work in a chroot")
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/mountns"
 )
 
 // asSharer makes the test binary a process with shared anonymous memory, which
@@ -100,6 +101,9 @@ func dumpSharer(t *testing.T, path, dir string) (pid int, address int64, inode u
 
 // A real process gets a memfd of ours in place of its shared memory.
 func TestInheritedObject(t *testing.T) {
+	if mountns.Chrooted() {
+		t.Skip("CRIU does not work in a chroot")
+	}
 	path, err := criu.Find()
 	if err != nil {
 		t.Fatal(err)

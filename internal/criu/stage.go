@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/internal/criu/preload"
@@ -75,11 +74,10 @@ func startStaged(path string, files []*os.File, env []string, o StartOptions) (*
 // whose root is no mount point they would reach it; CRIU refuses to work there
 // anyway.
 func ownMounts() error {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
-	if err == nil && len(mounts) == 0 {
-		err = errors.New("the root of this chroot is no mount point")
+	if mountns.Chrooted() {
+		return errors.New("the root of this chroot is no mount point")
 	}
-	return err
+	return nil
 }
 
 // start returns when CRIU has taken the child's place, or the child has ended.

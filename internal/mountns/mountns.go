@@ -12,10 +12,17 @@ import (
 // in a chroot whose "/" is no mount point that cannot be done, and they
 // propagate as they did for whoever made the chroot.
 func Private(attr *syscall.SysProcAttr) {
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
-	if err == nil && len(mounts) == 0 {
+	if Chrooted() {
 		attr.Cloneflags |= syscall.CLONE_NEWNS
 		return
 	}
 	attr.Unshareflags |= syscall.CLONE_NEWNS // package syscall makes the mounts private, too
+}
+
+// Chrooted tells whether this process is in a chroot whose root is no mount
+// point. There the kernel gives no user namespaces (user_namespaces(7)), no
+// root can be pivoted away from, and CRIU refuses to work.
+func Chrooted() bool {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter("/"))
+	return err == nil && len(mounts) == 0
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/freeze"
+	"github.com/vzkit/vzkit/internal/mountns"
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
 	"github.com/vzkit/vzkit/restore/memory"
 	"github.com/vzkit/vzkit/restore/pager"
@@ -315,6 +316,9 @@ func TestBeforeFill(t *testing.T) {
 
 // In a user namespace a process may not have a userfaultfd of its own making.
 func TestUserNamespace(t *testing.T) {
+	if mountns.Chrooted() {
+		t.Skip("no user namespaces in a chroot")
+	}
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 1}}
 	for name, f := range freezers(t) {
 		t.Run(name, func(t *testing.T) {
