@@ -92,11 +92,11 @@ func (p *plan) after(r track.Round, took time.Duration, dirty uint64) Decision {
 	if r.Pages >= minSample || p.copied == 0 { // a round of few pages is all latency
 		p.copied, p.spent = max(r.Pages, 1), took
 	}
+	p.stalled++
 	if float64(dirty) < progress*float64(p.least) {
-		p.least, p.stalled = dirty, 0
-	} else {
-		p.stalled++
+		p.stalled = 0
 	}
+	p.least = min(p.least, dirty)
 	cheap := p.pays(dirty)
 	p.before = dirty
 	switch {

@@ -21,8 +21,11 @@ type stopwatch struct {
 // start begins the first step.
 func (w *stopwatch) start(host string) { *w = stopwatch{host: host, last: time.Now()} }
 
-// step ends a step, and begins the next one.
+// step ends a step, and begins the next one. Without a start there are none.
 func (w *stopwatch) step(name string) {
+	if w.host == "" {
+		return
+	}
 	now := time.Now()
 	w.steps = append(w.steps, Step{w.host, name, millis(now.Sub(w.last))})
 	w.last = now

@@ -263,7 +263,7 @@ func TestCheckpointStoppedProcess(t *testing.T) {
 	c := running(t, takePair(t))
 	c.src.ok(t, "vzctl", "exec2", c.ctid(), "sleep 100000 </dev/null >/dev/null 2>&1 & echo $! >/tmp/pid; kill -STOP $!")
 	dir := t.TempDir()
-	c.src.run(t, "vzctl", "checkpoint", c.ctid(), "--dir", dir+"/x").wants(t, 16, "is stopped", "hint: Continue it first")
+	c.src.run(t, "vzctl", "checkpoint", c.ctid(), "--dir", dir+"/x").wants(t, 16, "is stopped", "hint: Let that process end or go on")
 	c.checkpointedOnly(t, dir, "")
 	c.src.ok(t, "vzctl", "exec2", c.ctid(), "kill -CONT $(cat /tmp/pid)")
 	c.checkpoint(t, dir+"/x")

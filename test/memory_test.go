@@ -113,7 +113,7 @@ func TestAutoConverge(t *testing.T) {
 	}
 	c.narrow(t, c.src)
 	c.src.sh(t, "tc qdisc change dev eth0 root tbf rate 60mbit burst 256k latency 200ms")
-	r := decode(t, c.migrate(t, "--json", "--auto-converge", "--downtime-limit", "1ms", "--max-rounds", "7",
+	r := decode(t, c.migrate(t, "--json", "--auto-converge", "--downtime-limit", "1ms", "--max-rounds", "9",
 		"--compress", "none", "--delta-cache", "0"))
 	throttled := false
 	for _, round := range r.Rounds {
