@@ -14,7 +14,8 @@ import (
 // look. Writes to shared memory are noted in the page tables of who wrote; a
 // process that comes, writes and goes between two looks takes the notes along.
 //
-// Pids are given out in order, so a process that is made in the container's pid
+// Tasks that came and are still there do not count: their page tables are. Pids
+// are given out in order, so a process that is made in the container's pid
 // namespace just to look at its pid there tells how many were given out since
 // the last one. It costs the container a pid, once a look.
 type census struct {
@@ -29,7 +30,26 @@ func (c *census) look(t *task) (unseen bool) {
 		now = 0
 	}
 	c.last = now
-	return before == 0 || now != before+1
+	if before == 0 || now <= before || now-before > maxNew {
+		return true
+	}
+	for pid := before + 1; pid < now; pid++ {
+		if !stillThere(t.tid, pid) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxNew is how many new tasks are looked for: those that are still there have
+// taken nothing along.
+const maxNew = 64
+
+// stillThere tells whether a thread of a pid namespace lives, by the /proc that
+// a thread in it sees. Where that has none, nobody is there.
+func stillThere(tid, pid int) bool {
+	_, err := os.Stat(fmt.Sprintf("/proc/%d/root/proc/%d/status", tid, pid))
+	return err == nil
 }
 
 // pidIn makes a process in the pid namespace of a thread and returns its pid
