@@ -112,6 +112,9 @@ func (p *Pager) report(progress Progress, done uint64) {
 func (p *process) fillRun(ctx context.Context, r memory.Run) (done uint64, err error) {
 	moved := time.Now()
 	for at := r.Address; at < r.End(); {
+		if err := p.releaseFilled(); err != nil {
+			return done, err
+		}
 		next, n, err := p.fillPiece(at, r.End())
 		done += n
 		switch {
@@ -144,6 +147,21 @@ func (p *process) release(r memory.Run) error {
 		return nil
 	}
 	return p.store.Release(p.space, r.Address, r.End())
+}
+
+// releaseFilled drops from the store what faults have brought: that would stay
+// there until the filling comes by.
+func (p *process) releaseFilled() error {
+	p.mu.Lock()
+	blocks := p.filled
+	p.filled = nil
+	p.mu.Unlock()
+	for _, at := range blocks {
+		if err := p.release(memory.Run{Address: at, Count: around / pageSize}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fillPiece puts the first piece that is needed between two origins, and

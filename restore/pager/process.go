@@ -31,6 +31,7 @@ type process struct {
 	need    need     // pages of the store that it lacks, by where they were
 	waiting []uint64 // faults that wait
 	since   int      // pages put since the events were looked at
+	filled  []uint64 // blocks that faults brought, which the store may still have
 	held    uint32   // its number with the guard
 }
 
@@ -169,6 +170,7 @@ func (p *process) resolve(address uint64) error {
 	if s, ok := p.layout.origin(address); ok && p.need.has(s.origin) {
 		end := min(s.originEnd(), s.origin-s.origin%around+around)
 		err = p.fill(s, p.need.seek(s.origin, end, false))
+		p.filled = append(p.filled, s.origin-s.origin%around)
 	} else {
 		err = p.outcome(zeroIn(p.fd, address), address)
 	}
