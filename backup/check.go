@@ -11,8 +11,7 @@ import (
 	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
-	"github.com/vzkit/vzkit/internal/procfs"
-	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/internal/preflight"
 )
 
 // check refuses, before any side effect, what cannot be done.
@@ -33,7 +32,7 @@ func (k *checkpoint) check() (err error) {
 	if err != nil {
 		return fault.Wrap(fault.Cgroup, err)
 	}
-	if err := checkCarried(k.c, pids); err != nil {
+	if err := preflight.Carried(k.c, pids, "a checkpoint cannot keep yet", "Remove it inside the container."); err != nil {
 		return err
 	}
 	if err := k.checkSpace(pids); err != nil {
@@ -98,23 +97,6 @@ func checkEmpty(dir string) error {
 	return nil
 }
 
-// checkCarried refuses a container that has what CRIU cannot dump, or in its
-// network namespace more than a restore finds again.
-func checkCarried(c *lifecycle.Container, pids []int) error {
-	if err := dump.Check(c.ID, c.Init(), pids); err != nil {
-		return err
-	}
-	extra, err := c.Venet().Foreign(c.Init())
-	if err != nil {
-		return fault.Wrap(fault.Checkpoint, err)
-	}
-	if len(extra) > 0 {
-		return fault.New(fault.Checkpoint, "container %d has %s of its own, which a checkpoint cannot keep yet", c.ID, extra[0]).
-			WithHint("Remove it inside the container.")
-	}
-	return nil
-}
-
 // chooseWay finds a tracker and a way to dump that work here.
 func (k *checkpoint) chooseWay() error {
 	if k.Tracker == "none" {
@@ -145,18 +127,10 @@ const spareBytes = 64 << 20
 
 // checkSpace compares what the container has in use with what is free.
 func (k *checkpoint) checkSpace(pids []int) error {
-	for _, pid := range pids {
-		rss, err := procfs.RSS(pid)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) { // it has not just ended
-			return fault.Wrap(fault.Checkpoint, err)
-		}
-		k.memory += rss
-	}
-	ghosts, err := dump.Ghosts(pids)
-	if err != nil {
+	var err error
+	if k.memory, err = dump.InUse(pids); err != nil {
 		return fault.Wrap(fault.Checkpoint, err)
 	}
-	k.memory += ghosts
 	var st unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(k.dir), &st); err != nil {
 		return fault.New(fault.NoSpace, "look at free space of %q: %w", filepath.Dir(k.dir), err)
@@ -168,20 +142,8 @@ func (k *checkpoint) checkSpace(pids []int) error {
 	if k.Tracker == "none" {
 		return nil
 	}
-	return checkMemory(k.memory + spareBytes)
-}
-
-// checkMemory compares what will be taken with what is available.
-func checkMemory(need uint64) error {
-	available, err := procfs.Available()
-	if err != nil {
-		return fault.New(fault.NoSpace, "look at memory: %w", err)
-	}
-	if available < need {
-		return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", available>>20, need>>20).
-			WithHint("Free memory, or let the container stand still while its memory goes to the disk: --tracker none.")
-	}
-	return nil
+	return preflight.Memory(k.memory+spareBytes,
+		"Free memory, or let the container stand still while its memory goes to the disk: --tracker none.")
 }
 
 // noSpace gives errors of full file systems their kind and a hint.

@@ -153,14 +153,7 @@ func (k *checkpoint) afterMemory() error {
 
 // verify compares all memory with what was copied.
 func (k *checkpoint) verify() error {
-	err := track.Verify(k.tracker, func(space, address uint64, page []byte) error {
-		present, err := k.room.memory.Get(space, address, page)
-		if !present {
-			clear(page)
-		}
-		return err
-	})
-	if err != nil {
+	if err := track.Verify(k.tracker, k.room.memory.Page); err != nil {
 		return fault.New(fault.Checkpoint, "verify tracking: %w", err)
 	}
 	return nil

@@ -92,7 +92,11 @@ func (d *destination) run() error {
 func (d *destination) settle() (s Settled, err error) {
 	var errs []error
 	if d.offer.Live {
-		errs = append(errs, d.fill())
+		if err := d.fill(); err != nil {
+			// Nothing that it still lacks may go: the guard freezes the container
+			// when this process ends.
+			return s, fault.Wrap(fault.Restore, err)
+		}
 		s.Fill, s.Steps = millis(time.Since(d.thawed)), d.watch.steps
 		<-d.announced
 		errs = append(errs, d.release())

@@ -11,7 +11,7 @@ import (
 
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
-	"github.com/vzkit/vzkit/internal/procfs"
+	"github.com/vzkit/vzkit/internal/preflight"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/lifecycle/config"
 )
@@ -54,7 +54,7 @@ func (d *destination) check() error {
 	if !o.Live {
 		return nil
 	}
-	if err := checkMemory(d.storeLimit()); err != nil {
+	if err := preflight.Memory(d.storeLimit(), "Free memory on the destination."); err != nil {
 		return err
 	}
 	return d.findCriu()
@@ -89,19 +89,6 @@ func checkDisk(dir string, bytes, inodes uint64) error {
 	if st.Files > 0 && st.Ffree < inodes+spareInodes {
 		return fault.New(fault.NoSpace, "%q has %d inodes free, %d are needed", dir, st.Ffree, inodes+spareInodes).
 			WithHint("Remove files on the destination.")
-	}
-	return nil
-}
-
-// checkMemory compares what the restore will take with what is available.
-func checkMemory(need uint64) error {
-	available, err := procfs.Available()
-	if err != nil {
-		return fault.New(fault.NoSpace, "look at memory: %w", err)
-	}
-	if available < need {
-		return fault.New(fault.NoSpace, "%d MiB of memory are available, %d MiB are needed", available>>20, need>>20).
-			WithHint("Free memory on the destination.")
 	}
 	return nil
 }

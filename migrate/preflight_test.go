@@ -10,6 +10,7 @@ import (
 
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/internal/preflight"
 	"github.com/vzkit/vzkit/lifecycle"
 )
 
@@ -102,10 +103,10 @@ func TestCheckDisk(t *testing.T) {
 }
 
 func TestCheckMemory(t *testing.T) {
-	if err := checkMemory(1); err != nil {
+	if err := preflight.Memory(1, ""); err != nil {
 		t.Error(err)
 	}
-	wantFault(t, "memory", checkMemory(1<<60), fault.NoSpace, "1099511627776 MiB are needed")
+	wantFault(t, "memory", preflight.Memory(1<<60, ""), fault.NoSpace, "1099511627776 MiB are needed")
 }
 
 // wantCriu checks that nothing was wrong with CRIU. It cannot work where the

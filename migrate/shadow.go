@@ -42,14 +42,7 @@ func (s *shadow) verify(t track.Tracker) error {
 	if s == nil {
 		return nil
 	}
-	err := track.Verify(t, func(space, address uint64, page []byte) error {
-		present, err := s.memory.Get(space, address, page)
-		if !present {
-			clear(page)
-		}
-		return err
-	})
-	if err != nil {
+	if err := track.Verify(t, s.memory.Page); err != nil {
 		return fault.New(fault.Checkpoint, "verify tracking: %w", err)
 	}
 	return nil

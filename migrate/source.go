@@ -3,17 +3,14 @@ package migrate
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/dump"
 	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/internal/criu"
 	"github.com/vzkit/vzkit/internal/fault"
-	"github.com/vzkit/vzkit/internal/procfs"
 	"github.com/vzkit/vzkit/internal/undo"
 	"github.com/vzkit/vzkit/lifecycle"
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
@@ -193,7 +190,11 @@ func (s *source) sendOffer(ctx context.Context) error {
 		if offer.Criu, err = criu.Version(s.criu); err != nil {
 			return err
 		}
-		if offer.Memory, err = memoryOf(s.cgroup); err != nil {
+		pids, err := s.cgroup.Procs()
+		if err != nil {
+			return err
+		}
+		if offer.Memory, err = dump.InUse(pids); err != nil {
 			return err
 		}
 		s.memory = offer.Memory
@@ -206,25 +207,6 @@ func (s *source) sendOffer(ctx context.Context) error {
 	}
 	s.done("check", start, 0)
 	return nil
-}
-
-// memoryOf is what the container's processes have in use, in bytes, with the
-// deleted files that they keep open. Shared pages count for each: it is an
-// upper bound.
-func memoryOf(g *cgroup.Group) (sum uint64, err error) {
-	pids, err := g.Procs()
-	if err != nil {
-		return 0, err
-	}
-	for _, pid := range pids {
-		rss, err := procfs.RSS(pid)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
-			return 0, err
-		}
-		sum += rss
-	}
-	ghosts, err := dump.Ghosts(pids)
-	return sum + ghosts, err
 }
 
 // rollBack makes the container run here as before, then the destination clean.

@@ -214,6 +214,15 @@ func (s *Store) Get(number, address uint64, page []byte) (present bool, err erro
 	return true, nil
 }
 
+// Page reads one page as a process would find it: zero where nothing is.
+func (s *Store) Page(number, address uint64, page []byte) error {
+	present, err := s.Get(number, address, page)
+	if !present {
+		clear(page)
+	}
+	return err
+}
+
 // Release drops the pages in [start, end) and gives their memory back.
 func (s *Store) Release(number, start, end uint64) error {
 	sp := s.find(number)
