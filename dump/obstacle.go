@@ -67,25 +67,36 @@ func named(pid int, what string) string {
 // init: it was put in from outside, and whoever waits for it would lose it.
 // CRIU dumps the tree below init and nothing else.
 func Stranger(init int, pids []int) string {
-	inside := map[int]bool{}
+	inside := map[int]bool{init: true}
 	for _, pid := range pids {
-		inside[pid] = true
-	}
-	for _, pid := range pids {
-		at := pid
-		for inside[at] && at != init {
-			parent, err := procfs.Parent(at)
-			if err != nil { // it has ended
-				at = init
-				break
-			}
-			at = parent
-		}
-		if at != init {
+		if !descends(pid, inside) {
 			return named(pid, "was started from outside, by vzctl exec or the like")
 		}
 	}
 	return ""
+}
+
+// descends tells whether a process descends from one that is known to be inside,
+// and notes those that do. One that ends meanwhile does: also a parent may be
+// ending, and then it is in no list any more but still a parent.
+func descends(pid int, inside map[int]bool) bool {
+	line := []int{}
+	for at := pid; !inside[at]; {
+		if at == 0 {
+			_, err := procfs.StartTime(pid)
+			return err != nil
+		}
+		line = append(line, at)
+		parent, err := procfs.Parent(at)
+		if err != nil {
+			return true
+		}
+		at = parent
+	}
+	for _, at := range line {
+		inside[at] = true
+	}
+	return true
 }
 
 // Ghosts is how much memory CRIU's images will take for files that the

@@ -33,6 +33,12 @@ func (c *census) look(t *task) (unseen bool) {
 	if before == 0 || now <= before || now-before > maxNew {
 		return true
 	}
+	if before+1 == now {
+		return false
+	}
+	if !ownProc(t) {
+		return true
+	}
 	for pid := before + 1; pid < now; pid++ {
 		if !stillThere(t.tid, pid) {
 			return true
@@ -44,6 +50,20 @@ func (c *census) look(t *task) (unseen bool) {
 // maxNew is how many new tasks are looked for: those that are still there have
 // taken nothing along.
 const maxNew = 64
+
+// ownProc tells whether the /proc that a task sees is that of its own pid
+// namespace: there the task is in the same namespace, and has no pid but one. In
+// another's, other tasks have the pids.
+func ownProc(t *task) bool {
+	inner := t.pids[len(t.pids)-1]
+	var here, there unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d/ns/pid", t.tid), &here) != nil ||
+		unix.Stat(fmt.Sprintf("/proc/%d/root/proc/%d/ns/pid", t.tid, inner), &there) != nil {
+		return false
+	}
+	seen, err := pidsIn(fmt.Sprintf("/proc/%d/root/proc/%d/status", t.tid, inner))
+	return err == nil && len(seen) == 1 && here.Dev == there.Dev && here.Ino == there.Ino
+}
 
 // stillThere tells whether a thread of a pid namespace lives, by the /proc that
 // a thread in it sees. Where that has none, nobody is there.
@@ -86,7 +106,15 @@ const anyProgram = "cat"
 // pidsOf reads the pids of a process in all its namespaces from this one on,
 // the innermost last (proc_pid_status(5)).
 func pidsOf(pid int) (all []int, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if all, err = pidsIn(fmt.Sprintf("/proc/%d/status", pid)); err == nil && len(all) == 0 {
+		all = []int{pid} // a kernel without namespaces
+	}
+	return all, err
+}
+
+// pidsIn reads the pids in a status file.
+func pidsIn(status string) (all []int, err error) {
+	text, err := os.ReadFile(status)
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +123,9 @@ func pidsOf(pid int) (all []int, err error) {
 	for _, word := range strings.Fields(line) {
 		n, err := strconv.Atoi(word)
 		if err != nil {
-			return nil, fmt.Errorf("process %d has pid %q: %w", pid, word, err)
+			return nil, fmt.Errorf("%s has pid %q: %w", status, word, err)
 		}
 		all = append(all, n)
-	}
-	if len(all) == 0 { // a kernel without namespaces
-		all = []int{pid}
 	}
 	return all, nil
 }

@@ -3,7 +3,9 @@ package track
 import (
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"slices"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -119,5 +121,29 @@ func TestParseMaps(t *testing.T) {
 	}
 	if want := []string{"r-xp/bin/a b", "rw-p[stack]", "rw-s/dev/zero (deleted)"}; !slices.Equal(names, want) {
 		t.Errorf("names are %q", names)
+	}
+}
+
+// TestOwnProc: pids are looked up in a /proc only if it counts like the task.
+func TestOwnProc(t *testing.T) {
+	self, err := pidsOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ownProc(&task{tid: os.Getpid(), pids: self}) {
+		t.Error("own /proc is taken for another's")
+	}
+	cmd := exec.Command("sleep", "100")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	pids, err := pidsOf(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ownProc(&task{tid: cmd.Process.Pid, pids: pids}) {
+		t.Errorf("process with pids %d sees another's /proc, which is taken for its own", pids)
 	}
 }

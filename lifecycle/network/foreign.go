@@ -46,7 +46,7 @@ func (v Venet) Foreign(pid int) ([]string, error) {
 // foreignRoutes are those of the main table that neither the kernel made by
 // itself nor Connect: its default routes have no gateway.
 func foreignRoutes(h *netlink.Handle) (found []string, err error) {
-	routes, err := h.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := whole(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes of the container: %w", err)
 	}
@@ -91,7 +91,7 @@ func filterTables(ns netns.NsHandle, pid int) (found []string, err error) {
 }
 
 func (v Venet) foreignLinks(h *netlink.Handle) ([]string, error) {
-	links, err := h.LinkList()
+	links, err := whole(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links of the container: %w", err)
 	}
@@ -102,7 +102,7 @@ func (v Venet) foreignLinks(h *netlink.Handle) ([]string, error) {
 			found = append(found, fmt.Sprintf("link %q", name))
 			continue
 		}
-		addrs, err := h.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := whole(func() ([]netlink.Addr, error) { return h.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of the container: %w", err)
 		}

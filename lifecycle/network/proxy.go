@@ -18,7 +18,7 @@ import (
 // must answer for it and announce it. These are the "detect" devices of
 // vz.conf's NEIGHBOUR_DEVS.
 func Neighbours(a netip.Addr) ([]netlink.Link, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -28,7 +28,7 @@ func Neighbours(a netip.Addr) ([]netlink.Link, error) {
 		if attrs.Flags&net.FlagLoopback != 0 || attrs.Flags&net.FlagUp == 0 || strings.HasPrefix(attrs.Name, "venet") {
 			continue
 		}
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			return nil, fmt.Errorf("list addresses of %s: %w", attrs.Name, err)
 		}
@@ -44,8 +44,10 @@ func Neighbours(a netip.Addr) ([]netlink.Link, error) {
 
 // InUse tells whether the host itself or one of its containers has address a.
 func InUse(a netip.Addr) (bool, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL,
-		&netlink.Route{Dst: hostNet(a), Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL,
+			&netlink.Route{Dst: hostNet(a), Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return false, fmt.Errorf("list routes to %s: %w", a, err)
 	}
@@ -107,4 +109,15 @@ func setProxySysctls(dev string, v4 bool) error {
 		}
 	}
 	return nil
+}
+
+// whole asks the kernel for a list until nothing changed meanwhile: an answer
+// that others' changes interrupted may lack entries (NLM_F_DUMP_INTR, netlink(7)).
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 100 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
 }
