@@ -48,9 +48,11 @@ func (p *pass) finish(s *space) error {
 func (p *pass) rest(s *space, v *vma) error {
 	p.own = v.class == fileCopy
 	var err error
-	if v.class == anonymous && s.uffd >= 0 && !s.unsure && s.owns(v) {
+	owned := v.class == anonymous && s.uffd >= 0 && !s.unsure && s.owns(v)
+	if owned {
 		err = p.restOwned(s, v)
-	} else {
+	}
+	if !owned || err == unix.EPERM {
 		err = p.restAny(s, v)
 	}
 	if err != nil && p.mine(err) == nil {
@@ -60,11 +62,14 @@ func (p *pass) rest(s *space, v *vma) error {
 }
 
 // restOwned asks for what is written, and then for what is not there. It is
-// faster than to look at all pages.
+// faster than to look at all pages. EPERM means that the mapping is not
+// registered any more: mremap(2) to its side merges both and lets go of both,
+// and then their pages, wherever they move, pass for protected ones though
+// anybody writes to them (Linux 6.18).
 func (p *pass) restOwned(s *space, v *vma) error {
 	const there = isPresent | isSwapped
 	not := isPFNZero | p.t.scanner.guard
-	q := query{mask: isWritten, anyOf: there, ret: isWritten | not}
+	q := query{flags: checkWPAsync, mask: isWritten, anyOf: there, ret: isWritten | not}
 	_, err := p.t.scanner.scan(s.pagemap, q, v.start, v.end, each(func(r region) error {
 		if r.categories&not != 0 {
 			return p.absent(s, r.start, r.end)

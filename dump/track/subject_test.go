@@ -123,6 +123,17 @@ func (s *steps) prepare() {
 		}
 	}
 	s.fill(s.mem["file"][:8*page])
+	s.separate()
+}
+
+// separate makes one mapping two, the second of which is elsewhere. Something
+// else is in its place.
+func (s *steps) separate() {
+	b, to := mmap(128*page, rw, private, -1), mmap(64*page, unix.PROT_NONE, private, -1)
+	s.fill(b)
+	s.mem["first"], s.mem["second"], s.mem["place"] = b[:64*page], to, b[64*page:]
+	call(unix.SYS_MREMAP, address(b[64*page:]), 64*page, 64*page, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, address(to))
+	call(unix.SYS_MMAP, address(b[64*page:]), 64*page, unix.PROT_READ, private|unix.MAP_FIXED, ^uintptr(0), 0)
 }
 
 func (s *steps) follow() {
@@ -191,6 +202,15 @@ var doings = map[string]func(s *steps){
 		call(unix.SYS_MREMAP, address(b), n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, address(to))
 		s.fill(to[7*page : 9*page])
 		call(unix.SYS_MREMAP, address(to), n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, address(b))
+	},
+	"merge": func(s *steps) {
+		call(unix.SYS_MREMAP, address(s.mem["second"]), 64*page, 64*page, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, address(s.mem["place"]))
+		s.fill(s.mem["first"][2*page : 4*page])
+		s.fill(s.mem["place"][2*page : 4*page])
+	},
+	"merge and move": func(s *steps) {
+		call(unix.SYS_MREMAP, address(s.mem["second"]), 64*page, 64*page, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, address(s.mem["place"]))
+		call(unix.SYS_MREMAP, address(s.mem["first"]), 64*page, 64*page, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, address(s.mem["plain"]))
 	},
 	"replace": func(s *steps) {
 		b := s.mem["plain"]
