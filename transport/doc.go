@@ -61,7 +61,7 @@
 //
 // Both sides send hello before they read anything:
 //
-//	{"magic":"vzkit","min_version":2,"max_version":2,
+//	{"magic":"vzkit","min_version":3,"max_version":3,
 //	 "program":"vzmigrate 0.1","role":"sender","host_id":"…"}
 //
 // The version in force is the smaller max_version. If that is below either
@@ -79,8 +79,9 @@
 //	offer               ------------------>
 //	                                        checks everything, prepares
 //	                    <------------------ accept
+//	                    <------------------ base-files …, base-end
 //	files-begin 1       ------------------>
-//	  file-entry, file-data, file-delete …
+//	  file-entry, file-data, file-batch, file-delete …
 //	files-end           ------------------>
 //	                    <------------------ files-done
 //	  … passes 2, 3, … while changes shrink
@@ -195,4 +196,5 @@
 //	   its length in 4 bytes before it; join: more connections;
 //	   memory: pages in rounds, before and in the freeze, by whoever tracks
 //	   them; pages carries those that only CRIU has
+//	3  files in batches, by blocks, and out of what the receiver has
 package transport

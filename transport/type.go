@@ -22,6 +22,15 @@ const (
 	TypeFileDelete Type = 19 // S: a path that is gone
 	TypeFilesEnd   Type = 20 // S: JSON {entries, bytes}: explicit end of the pass
 	TypeFilesDone  Type = 21 // R: JSON, the pass is on disk
+	TypeFileBatch  Type = 22 // S: small files of one directory, whole
+	TypeFileCopy   Type = 23 // S: a run of the entry before it that another file has
+	TypeFileHole   Type = 24 // S: a hole of the entry before it
+	TypeFileAside  Type = 25 // S: a number, and a path that leaves the tree for now
+	TypeFileBack   Type = 26 // S: a number, and the path where that comes to be
+	TypeFileSign   Type = 27 // S: a number, and a file of the base to be signed
+	TypeSignature  Type = 28 // R: a part of the signature with that number
+	TypeBaseFiles  Type = 29 // R: files of a directory of the base, with their sums
+	TypeBaseEnd    Type = 30 // R: JSON {files}: explicit end of the base
 
 	TypeMemoryBegin Type = 32 // S: JSON, images and pages follow
 	TypePages       Type = 33 // S: a run of pages of one address space
@@ -47,6 +56,8 @@ var typeNames = map[Type]string{
 	TypeHello: "hello", TypeError: "error", TypeOffer: "offer", TypeAccept: "accept", TypePing: "ping",
 	TypeFilesBegin: "files-begin", TypeFileEntry: "file-entry", TypeFileData: "file-data",
 	TypeFileDelete: "file-delete", TypeFilesEnd: "files-end", TypeFilesDone: "files-done",
+	TypeFileBatch: "file-batch", TypeFileCopy: "file-copy", TypeFileHole: "file-hole", TypeFileAside: "file-aside", TypeFileBack: "file-back",
+	TypeFileSign: "file-sign", TypeSignature: "file-signature", TypeBaseFiles: "base-files", TypeBaseEnd: "base-end",
 	TypeMemoryBegin: "memory-begin", TypePages: "pages", TypeImage: "image",
 	TypeMemoryEnd: "memory-end", TypeMemory: "memory", TypeRoundDone: "round-done", TypeLayout: "layout", TypeJoin: "join",
 	TypeRestored: "restored", TypeCommit: "commit", TypeAbort: "abort",
@@ -64,12 +75,20 @@ func (t Type) String() string {
 
 // bulk frames may be packed.
 func (t Type) bulk() bool {
-	return t == TypePages || t == TypeImage || t == TypeFileData || t == TypeMemory
+	switch t {
+	case TypePages, TypeImage, TypeFileData, TypeFileBatch, TypeSignature, TypeBaseFiles, TypeMemory:
+		return true
+	}
+	return false
 }
 
 // stream frames may wait in the write buffer; all others are control frames.
 func (t Type) stream() bool {
-	return t.bulk() || t == TypeFileEntry || t == TypeFileDelete || t == TypePackets
+	switch t {
+	case TypeFileEntry, TypeFileDelete, TypeFileCopy, TypeFileHole, TypeFileAside, TypeFileBack, TypePackets:
+		return true
+	}
+	return t.bulk()
 }
 
 // checkPlain refuses unknown types and plain payloads over their limit.

@@ -12,48 +12,51 @@
 // Regular files with their holes, directories, symbolic links, hard links,
 // devices, FIFOs, sockets; numeric owner and group, all mode bits, access and
 // modification times in nanoseconds, extended attributes of the classes user,
-// trusted and security, POSIX ACLs; deletions and changes of type. Names are
-// bytes, UTF-8 or not. Not carried: inode flags (chattr), birth times, project
-// identifiers. What is mounted over the tree is not part of it.
+// trusted and security, POSIX ACLs, the inode flags immutable, append-only,
+// nodump, noatime and sync, project identifiers with their inheritance;
+// deletions, moves and changes of type. Names are bytes, UTF-8 or not. Not
+// carried: birth times, and what is mounted over the tree.
 //
 // # What counts as changed
 //
-// An entry goes again if its device, inode, ctime, mtime, size, mode or link
-// count differ from the last time, or if its ctime was then too young for the
-// clock of the file system to tell a later write apart. A regular file that
-// goes again goes with its content, because mtime and size can be put back and
-// ctime does not say what changed. Writes through shared mappings may not move
-// any time stamp: PassOptions.Always names those files.
+// An entry goes again if its inode, ctime, mtime, size, mode or link count
+// differ from the last time, or if its ctime was then too young for the clock of
+// the file system to tell a later write apart. Of a regular file whose content
+// was summed, the blocks go that differ; of others all of it, because mtime and
+// size can be put back and ctime does not say what changed. Writes through
+// shared mappings may not move any time stamp: PassOptions.Always names those
+// files. Where package watch sees the file system, a pass looks at what that
+// saw; else, and for the first time, at everything.
 //
 // # Wire
 //
-// A pass is files-begin, then file-entry, file-data and file-delete in any
-// number, then files-end. All numbers are big endian.
+// A pass is files-begin, then the frames below in any number, then files-end.
+// All numbers are big endian. Paths are relative to the root, with no slash at
+// either end, and have their length in 2 bytes before them; the root is empty.
 //
-// files-begin, JSON, passes count from 1:
+// files-begin, JSON, passes count from 1; seed is that of all sums:
 //
-//	{"pass":1,"frozen":false}
+//	{"pass":1,"frozen":false,"seed":"1a2b3c4d5e6f7081"}
 //
-// files-end, JSON: the number of file-entry frames, of bytes in file-data
-// frames and of file-delete frames. The receiver compares them:
+// files-end, JSON: the number of entries, links among them, of bytes of content
+// in file-data and file-batch, of deleted paths. The receiver compares them:
 //
 //	{"entries":1,"bytes":0,"deleted":0}
 //
 // file-delete: a path; if it is a directory, all beneath it goes too. A path
 // that does not exist is an error.
 //
+// file-aside: 8 bytes of a number, then a path. What is there leaves the tree
+// and is kept under that number, which must be free. file-back: the same, what
+// was put aside comes to the path, where nothing is. What is still aside at
+// files-end is deleted.
+//
 // file-entry:
 //
-//	size  field
-//	   1  form    1 object, 2 one more hard link
-//	   2  length of the path
-//	   …  path    relative to the root, no slash at either end; the root is empty
-//
-// form 2 goes on with the path of an entry that exists and is no directory:
-//
-//	2  length of the path
+//	1  form    1 object, 2 one more hard link
 //	…  path
 //
+// form 2 goes on with the path of an entry that exists and is no directory.
 // form 1 goes on with the metadata:
 //
 //	4  mode    type and permission bits as in stat(2)
@@ -66,7 +69,17 @@
 //	4  atime, nanoseconds, below 10^9
 //	8  mtime, seconds (signed)
 //	4  mtime, nanoseconds, below 10^9
-//	2  length of the target
+//	4  flags   FS_XFLAG_* of ioctl_xfs_fsgetxattr(2): immutable 0x8, append
+//	           0x10, sync 0x20, noatime 0x40, nodump 0x80, projinherit 0x200;
+//	           of regular files and directories, else 0
+//	4  project identifier, likewise
+//	1  basis   of a regular file, else 0:
+//	           0 none    a new inode, empty
+//	           1 same    the inode at the path, a regular file, as it is
+//	           2 tree    a new inode, empty; file-copy takes from a file of the
+//	                     tree as it is now
+//	           3 base    likewise, from a file of the base
+//	…  path of the file that basis 2 and 3 mean; else empty
 //	…  target  of a symbolic link, else empty
 //	2  number of extended attributes, each:
 //	1    length of the name
@@ -74,18 +87,64 @@
 //	4    length of the value
 //	…    value
 //
-// An entry replaces whatever is at its path, unless both are directories. Its
-// parent is a directory that exists. A directory comes before what is in it
-// and takes its metadata when the pass has left it. The entry of a regular
-// file is followed by its content and nothing else may come between:
+// An entry replaces whatever is at its path, unless both are directories or the
+// basis is "same". Its parent is a directory that exists. A directory comes
+// before what is in it and takes its metadata when the pass has left it. The
+// entry of a regular file is followed by runs of content, ascending and not
+// overlapping, and nothing else may come between:
 //
 // file-data:
 //
 //	8  offset  not below the end of the run before it
 //	…  bytes   ending at or before size
 //
-// What no run covers is a hole. A file-data frame without bytes, its offset
-// equal to size, ends the file; every regular file has one, an empty file too.
+// file-copy, of basis 2 and 3:
+//
+//	8  offset
+//	8  from    offset in the file that is taken from
+//	4  length  1 to 1 MiB
+//	8  sum     XXH3, 64 bits, with the seed, of the bytes: what is copied must
+//	           have it, or that file has changed meanwhile
+//
+// file-hole, of basis 1 (there, what no run covers stays as it is):
+//
+//	8  offset
+//	8  length
+//
+// What no run covers of other bases is a hole. A file-data frame without bytes,
+// its offset equal to size, ends the file; every regular file has one, an empty
+// file too. With basis 1, the file is cut to size before any run.
+//
+// file-batch: small regular files of one directory, whole:
+//
+//	…  path of the directory
+//	then, up to the end of the payload:
+//	4  length of the entry
+//	…  the payload of a file-entry of form 1, of a regular file; its path is one
+//	   name. Basis 1 means here: the inode that is there, with new content
+//	…  content: size bytes; with basis 2 and 3, whose file has that size, the
+//	   8 bytes of its sum
+//
+// # Base
+//
+// The receiver may have a tree that is like the one to come, and not in use: a
+// base. It is read and never written. After accept and before the first pass
+// the receiver tells what is in it, in base-files frames:
+//
+//	…  path of a directory
+//	then, up to the end of the payload, regular files in it that are not empty:
+//	1  length of the name
+//	…  name
+//	8  size
+//	16 the first bytes of its BLAKE3 sum
+//
+// and base-end, JSON: {"files":1}. Within a pass the sender may send file-sign,
+// a number of 4 bytes and the path of a file of the base; the receiver answers,
+// in any order and at any time, with file-signature frames:
+//
+//	4  number
+//	1  last    1 on the last frame of this signature, else 0
+//	…  bytes of the signature, see package delta; none at all if the file is gone
 //
 // # Limits
 //

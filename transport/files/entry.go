@@ -24,6 +24,14 @@ const (
 	noID          = 1<<32 - 1 // chown(2): leave it as it is
 )
 
+// Where the content of a regular file begins.
+const (
+	basisNone = iota
+	basisSame // the file that is there
+	basisTree // another one of the tree
+	basisBase // one of the base
+)
+
 // entry is one file-entry frame.
 type entry struct {
 	path   string
@@ -34,6 +42,9 @@ type entry struct {
 	major, minor   uint32
 	size           int64
 	atime, mtime   unix.Timespec
+	flags, project uint32
+	basis          uint8
+	from           string // the file that basisTree and basisBase mean
 	xattrs         []xattr
 }
 
@@ -60,6 +71,8 @@ func (e *entry) append(b []byte) []byte {
 	for _, t := range []unix.Timespec{e.atime, e.mtime} {
 		b = be.AppendUint32(be.AppendUint64(b, uint64(t.Sec)), uint32(t.Nsec))
 	}
+	b = be.AppendUint32(be.AppendUint32(b, e.flags), e.project)
+	b = appendBytes(append(b, e.basis), e.from)
 	b = appendBytes(b, e.target)
 	b = be.AppendUint16(b, uint16(len(e.xattrs)))
 	for _, x := range e.xattrs {
@@ -107,6 +120,9 @@ func (e *entry) parseObject(c *cursor) {
 		t.Sec = int64(c.number(8))
 		t.Nsec = int64(c.number(4))
 	}
+	e.flags, e.project = uint32(c.number(4)), uint32(c.number(4))
+	e.basis = uint8(c.number(1))
+	e.from = string(c.bytes(c.number(2)))
 	e.target = string(c.bytes(c.number(2)))
 	for n := c.number(2); n > 0 && !c.short; n-- {
 		name := string(c.bytes(c.number(1)))
@@ -133,6 +149,8 @@ func (e *entry) check() error {
 		e.device() || e.major == 0 && e.minor == 0,
 		e.major <= maxMajor && e.minor <= maxMinor,
 		e.atime.Nsec < 1e9 && e.mtime.Nsec < 1e9,
+		e.flags&^carriedFlags == 0 && (e.flags == 0 && e.project == 0 || e.regular() || e.isDir()),
+		e.basisAllowed(),
 		e.targetAllowed(),
 		xattrsAllowed(e.xattrs),
 	} {
@@ -154,6 +172,19 @@ func (e *entry) checkLink() error {
 
 func (e *entry) device() bool {
 	return e.kind() == unix.S_IFCHR || e.kind() == unix.S_IFBLK
+}
+
+func (e *entry) basisAllowed() bool {
+	switch e.basis {
+	case basisNone:
+		return e.from == ""
+	case basisSame:
+		return e.regular() && e.from == ""
+	case basisTree, basisBase:
+		_, _, err := splitEntry(e.from)
+		return e.regular() && err == nil
+	}
+	return false
 }
 
 // targetAllowed also refuses types that Linux does not have.
