@@ -147,3 +147,20 @@ func TestOwnProc(t *testing.T) {
 		t.Errorf("process with pids %d sees another's /proc, which is taken for its own", pids)
 	}
 }
+
+// TestOwns: what was registered as shared memory is not a process's own.
+func TestOwns(t *testing.T) {
+	s := &space{ours: []span{{1, 4}, {6, 9}}, common: []span{{4, 6}}}
+	for _, c := range []struct {
+		vma
+		want bool
+	}{
+		{vma{start: 1, end: 4, class: anonymous}, true}, {vma{start: 7, end: 8, class: fileCopy}, true},
+		{vma{start: 3, end: 5, class: anonymous}, false}, {vma{start: 4, end: 6, class: anonymous}, false},
+		{vma{start: 4, end: 6, class: shared}, true}, {vma{start: 6, end: 7, class: shared}, false},
+	} {
+		if got := s.owns(&c.vma); got != c.want {
+			t.Errorf("%d-%d of class %d: %v", c.start, c.end, c.class, got)
+		}
+	}
+}

@@ -30,7 +30,8 @@ type space struct {
 	soft   bool      // tracked by soft-dirty bits
 	unsure bool      // dirty bits were lost: everything may have changed
 	vmas   []vma     // its mappings, while it is frozen
-	ours   []span    // registered mappings, joined, of the last round
+	ours   []span    // registered private mappings, joined, of the last round
+	common []span    // and of shared memory
 	busy   []span    // mappings that belong to somebody else's userfaultfd
 }
 
@@ -248,13 +249,19 @@ func handshake(fd int) error {
 	return nil
 }
 
-// owns tells whether all of a mapping was registered in the last round.
+// owns tells whether all of a mapping was registered in the last round, and as
+// what it is now: mappings may be replaced while they are looked at, and what
+// was written to shared memory is not noted as what was written to a process's.
 func (s *space) owns(v *vma) bool {
-	i, found := slices.BinarySearchFunc(s.ours, v.start, func(o span, at uint64) int { return cmp.Compare(o.start, at) })
+	all := s.ours
+	if v.class == shared {
+		all = s.common
+	}
+	i, found := slices.BinarySearchFunc(all, v.start, func(o span, at uint64) int { return cmp.Compare(o.start, at) })
 	if !found {
 		i--
 	}
-	return i >= 0 && s.ours[i].start <= v.start && v.end <= s.ours[i].end
+	return i >= 0 && all[i].start <= v.start && v.end <= all[i].end
 }
 
 // join adds a span after the others.

@@ -35,17 +35,20 @@ func (p *pass) walk(s *space) error {
 	}
 	unsure := s.unsure
 	s.unsure = false
-	var ours []span
+	var ours, common []span
 	for i := range vmas {
-		watched, err := p.look(s, &vmas[i], unsure)
-		if err != nil {
+		v := &vmas[i]
+		watched, err := p.look(s, v, unsure)
+		switch {
+		case err != nil:
 			return err
-		}
-		if watched {
-			ours = join(ours, vmas[i].start, vmas[i].end)
+		case watched && v.class == shared:
+			common = join(common, v.start, v.end)
+		case watched:
+			ours = join(ours, v.start, v.end)
 		}
 	}
-	s.ours = ours
+	s.ours, s.common = ours, common
 	return nil
 }
 
