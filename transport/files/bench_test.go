@@ -40,7 +40,7 @@ func benchPass(b *testing.B, source *Source, w FrameWriter) {
 }
 
 func benchSource(b *testing.B, src string) *Source {
-	source, err := NewSource(src)
+	source, err := NewSource(src, SourceOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

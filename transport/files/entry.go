@@ -24,7 +24,7 @@ const (
 	noID          = 1<<32 - 1 // chown(2): leave it as it is
 )
 
-// Where the content of a regular file begins.
+// Where the content of a regular file comes from.
 const (
 	basisNone = iota
 	basisSame // the file that is there

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
@@ -32,13 +33,24 @@ type Stats struct {
 	Sent    uint64 // entries sent
 	Deleted uint64 // paths deleted
 	Bytes   uint64 // file content sent, holes not counted
+	Tracked bool   // only what was seen to change was looked at
+}
+
+func (s *Stats) add(o Stats) {
+	s.Entries += o.Entries
+	s.Sent += o.Sent
+	s.Deleted += o.Deleted
+	s.Bytes += o.Bytes
 }
 
 // passBegin is the payload of files-begin.
 type passBegin struct {
-	Pass   int  `json:"pass"`
-	Frozen bool `json:"frozen"`
+	Pass   int    `json:"pass"`
+	Frozen bool   `json:"frozen"`
+	Seed   string `json:"seed"` // of all sums, 64 bits in hexadecimal
 }
+
+func seedText(seed uint64) string { return strconv.FormatUint(seed, 16) }
 
 // passEnd is the payload of files-end.
 type passEnd struct {

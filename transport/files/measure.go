@@ -27,6 +27,8 @@ func Measure(ctx context.Context, root string) (bytes, inodes uint64, err error)
 	return m.total, m.inodes, nil
 }
 
+type inode struct{ dev, ino uint64 }
+
 type measure struct {
 	ctx context.Context
 	*trail

@@ -46,6 +46,14 @@ func splitEntry(path string) (dir []string, name string, err error) {
 	return parts[:last], parts[last], nil
 }
 
+// joinPath is the path of a name in the directory at names.
+func joinPath(names []string, name string) string {
+	if len(names) == 0 {
+		return name
+	}
+	return strings.Join(names, "/") + "/" + name
+}
+
 const (
 	dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOATIME
 	beneath  = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV

@@ -12,187 +12,281 @@ import (
 // errReplaced is the vanishing of a name whose place another entry has taken.
 var errReplaced = errors.New("replaced meanwhile")
 
-type inode struct{ dev, ino uint64 }
-
-// leader is the first of an inode's hard links that the pass came by.
-type leader struct {
+// arrival is where an inode with several names went.
+type arrival struct {
 	path string
-	sent bool // so that the receiver has a new inode there
+	kept bool // it is the same inode at the receiver as before
 }
 
-// scanner walks the tree depth first, compares it with the nodes and hands what
-// differs to the sender.
+// scanner compares the tree with the nodes and hands what differs to the sender.
 type scanner struct {
 	*sender
-	*trail
-	links map[inode]leader
+	*trail  // where it is
+	src     *Source
+	deep    bool               // all that is beneath a directory is looked at
+	batch   *batch             // of the directory at the end of the trail
+	aside   map[uint64]*apart  // by inode
+	number  uint64             // of what was put aside last
+	sent    map[uint64]arrival // where inodes with several names went in this pass
+	orphans []uint64           // inodes that have lost a name in this pass
+	linked  map[uint64][]*node // those with several names, if that was needed
+	larges  []*large           // files whose sums are good if the pass is
+
+	pending []pending // files that wait for a signature
+	asked   uint32    // number of the last one
 }
 
-func (s *scanner) root(n *node) error {
-	if err := s.directory(n); err != nil {
-		return pathError("read directory", "", err)
+// directory looks at the one at the end of the trail with all beneath it. An
+// error without a path means that it was not sent.
+func (s *scanner) directory(d *directory) error {
+	names, err := s.itself(d)
+	if err != nil {
+		return err
+	}
+	if err := s.forget(d, names); err != nil {
+		return err
+	}
+	d.entries = slices.Grow(d.entries, max(0, len(names)-len(d.entries)))
+	var below []*node
+	for _, name := range names {
+		n, err := s.child(d, name)
+		if err != nil {
+			return err
+		}
+		if n != nil && n.dir != nil && s.descends(n) {
+			below = append(below, n)
+		}
+	}
+	if err := s.endBatch(); err != nil {
+		return err
+	}
+	for _, n := range below {
+		if err := s.descend(d, n); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// directory handles the one at the end of the trail with all beneath it. An
-// error without a path means that it was not sent.
-func (s *scanner) directory(n *node) error {
+// descends tells whether all beneath a directory is to be looked at.
+func (s *scanner) descends(n *node) bool { return s.deep || n.missing }
+
+func (s *scanner) descend(d *directory, n *node) error {
+	if n.dir == nil || n.parent != d { // moved since
+		return nil
+	}
+	err := s.push(n.name)
+	if err == nil {
+		err = s.directory(n.dir)
+		if berr := s.endBatch(); err == nil {
+			err = berr
+		}
+		s.pop()
+	}
+	if err == nil {
+		return nil
+	}
+	return s.vanished(n, s.path(n.name), err)
+}
+
+// itself sends the directory at the end of the trail if it has changed, and
+// lists it.
+func (s *scanner) itself(d *directory) (names []string, err error) {
 	seen := time.Now()
 	st, err := s.stat(".")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	names, err := s.list()
-	if err != nil {
-		return err
+	if names, err = s.list(); err != nil {
+		return nil, err
 	}
-	s.stats.Entries++
-	if n.changed(&st) {
-		if err := s.object(s.trail, ".", s.here(), &st); err != nil {
+	return names, s.metadata(d, &st, seen)
+}
+
+// metadata sends the directory at the end of the trail if it has changed.
+func (s *scanner) metadata(d *directory, st *unix.Stat_t, seen time.Time) error {
+	s.looked++
+	if d.node.changed(st) {
+		dir, err := s.fd()
+		if err != nil {
+			return err
+		}
+		if err := s.object(dir, ".", s.here(), st); err != nil {
 			return err
 		}
 	}
-	n.record(&st, seen)
-	if err := s.forget(n, names); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := s.child(n, name); err != nil {
-			return err
-		}
-	}
+	s.record(d.node, st, seen)
 	return nil
 }
 
-// forget deletes what the receiver has and names lacks, before anything new
+// forget drops what the receiver has and names lacks, before anything new
 // takes space.
-func (s *scanner) forget(dir *node, names []string) error {
-	var lost []string
-	for name := range dir.children {
-		if _, found := slices.BinarySearch(names, name); !found {
-			lost = append(lost, name)
+func (s *scanner) forget(d *directory, names []string) error {
+	var lost []*node
+	for _, n := range d.entries {
+		if _, found := slices.BinarySearch(names, n.name); !found {
+			lost = append(lost, n)
 		}
 	}
-	slices.Sort(lost)
-	for _, name := range lost {
-		if err := s.drop(dir, name); err != nil {
+	for _, n := range lost {
+		if err := s.drop(d, n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// drop deletes an entry that the receiver has.
-func (s *scanner) drop(dir *node, name string) error {
-	delete(dir.children, name)
-	return s.delete(s.path(name))
-}
-
-// child handles one entry of the directory at the end of the trail.
-func (s *scanner) child(dir *node, name string) error {
+// child looks at one entry of the directory at the end of the trail, and
+// returns its node: nil if it is not there.
+func (s *scanner) child(d *directory, name string) (*node, error) {
 	if s.bytes+len(name) > maxPath {
-		return fault.New(fault.Copy, "path %s is too long", quoted(s.path(name))).
+		return nil, fault.New(fault.Copy, "path %s is too long", quoted(s.path(name))).
 			WithHint("Paths in the container may have at most %d bytes.", maxPath)
 	}
-	n := dir.children[name]
-	if n == nil {
-		n = &node{}
-	}
-	err := s.visit(n, name)
-	if err == nil {
-		dir.children[name] = n
-		return nil
-	}
-	return s.missing(dir, name, err)
-}
-
-func (s *scanner) visit(n *node, name string) error {
 	if err := interrupted(s.ctx); err != nil {
-		return err
+		return nil, err
 	}
+	n := d.find(name)
 	seen := time.Now()
 	st, err := s.stat(name)
 	if err != nil {
-		return err
+		return nil, s.absent(d, n, name, err)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return s.leaf(n, name, &st, seen)
+	if n, err = s.identify(d, n, name, &st); err != nil {
+		return nil, err
 	}
-	if err := s.push(name); err != nil {
-		return err
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return n, s.subdirectory(d, n, &st)
 	}
-	defer s.pop()
-	return s.directory(n)
+	if err := s.leaf(n, &st, seen); err != nil {
+		return n, s.vanished(n, s.path(name), err)
+	}
+	return n, nil
 }
 
-// missing decides about an entry that could not be read: one that vanished
-// under our eyes is as good as deleted, unless nothing should move any more.
-func (s *scanner) missing(dir *node, name string, err error) error {
-	var has *fault.Error
-	if errors.As(err, &has) || !gone(err) && !errors.Is(err, errReplaced) {
-		return pathError("read", s.path(name), err)
+// subdirectory prepares to descend. One that is only to be looked at itself is
+// sent by its name.
+func (s *scanner) subdirectory(d *directory, n *node, st *unix.Stat_t) error {
+	if n.dir == nil {
+		n.dir = &directory{node: n}
 	}
-	if s.Frozen {
-		return fault.New(fault.Copy, "%s vanished while frozen: %v", quoted(s.path(name)), err)
-	}
-	if dir.children[name] == nil {
+	if s.descends(n) {
 		return nil
 	}
-	return s.drop(dir, name)
-}
-
-// leaf handles what is no directory.
-func (s *scanner) leaf(n *node, name string, st *unix.Stat_t, seen time.Time) error {
-	changed := n.changed(st) || s.always(st)
-	first, linked := s.links[inode{st.Dev, st.Ino}]
-	var err error
-	switch {
-	case linked && (changed || first.sent):
-		err = s.link(s.path(name), first.path)
-	case changed && st.Mode&unix.S_IFMT == unix.S_IFREG:
-		err = s.regular(name, st)
-	case changed:
-		err = s.object(s.trail, name, s.path(name), st)
+	if err := s.push(n.name); err != nil {
+		return s.vanished(n, s.path(n.name), err)
+	}
+	defer s.pop()
+	seen := time.Now()
+	now, err := s.stat(".")
+	if err == nil {
+		err = s.metadata(n.dir, &now, seen)
 	}
 	if err != nil {
-		return err
-	}
-	if changed {
-		n.record(st, seen)
-	}
-	s.stats.Entries++
-	if !linked && st.Nlink > 1 {
-		s.links[inode{st.Dev, st.Ino}] = leader{s.path(name), changed}
+		return s.vanished(n, s.here(), err)
 	}
 	return nil
 }
 
-func (s *scanner) always(st *unix.Stat_t) bool {
-	return s.Always != nil && st.Mode&unix.S_IFMT == unix.S_IFREG && s.Always(st.Dev, st.Ino)
+// absent handles a name that is not there any more.
+func (s *scanner) absent(d *directory, n *node, name string, err error) error {
+	if !gone(err) {
+		return pathError("read", s.path(name), err)
+	}
+	if s.deep && s.Frozen {
+		return fault.New(fault.Copy, "%s vanished while frozen: %v", quoted(s.path(name)), err)
+	}
+	if n == nil {
+		return nil
+	}
+	return s.drop(d, n)
 }
 
-// regular sends a file with its content and sets st to what it sent.
-func (s *scanner) regular(name string, st *unix.Stat_t) error {
-	dir, err := s.fd()
-	if err != nil {
+// vanished decides about an entry that could not be read: one that vanished
+// under our eyes is the next pass's, unless nothing should move any more.
+func (s *scanner) vanished(n *node, path string, err error) error {
+	if err := s.mayVanish(path, err); err != nil {
 		return err
 	}
-	fd, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	before := inode{st.Dev, st.Ino}
-	if err := unix.Fstat(fd, st); err != nil {
-		return err
-	}
-	if before != (inode{st.Dev, st.Ino}) || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return errReplaced
-	}
-	path := s.path(name)
-	if err := s.object(s.trail, name, path, st); err != nil {
-		return err
-	}
-	return s.content(fd, path, st.Size)
+	n.digest = 0
+	return nil
 }
+
+func (s *sender) mayVanish(path string, err error) error {
+	var has *fault.Error
+	if errors.As(err, &has) || !gone(err) && !errors.Is(err, errReplaced) {
+		return pathError("read", path, err)
+	}
+	if s.Frozen {
+		return fault.New(fault.Copy, "%s vanished while frozen: %v", quoted(path), err)
+	}
+	return nil
+}
+
+// leaf looks at what is no directory.
+func (s *scanner) leaf(n *node, st *unix.Stat_t, seen time.Time) error {
+	if n.pass == int32(s.Pass) {
+		return nil // a path goes once in a pass
+	}
+	n.pass = int32(s.Pass)
+	s.looked++
+	mapped := s.Frozen && s.Writers[[2]uint64{st.Dev, st.Ino}] // else its times tell
+	if !n.changed(st) && !mapped {
+		return nil
+	}
+	if st.Nlink > 1 {
+		return s.oneOfSeveral(n, st, seen)
+	}
+	return s.content(n, st, seen)
+}
+
+// content sends what is no directory.
+func (s *scanner) content(n *node, st *unix.Stat_t, seen time.Time) error {
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case kind == unix.S_IFREG && (st.Size > smallFile || sparse(st)):
+		return s.large(n, st)
+	case kind == unix.S_IFREG && st.Nlink > 1:
+		return s.alone(n, st)
+	case kind == unix.S_IFREG:
+		return s.collect(n, st)
+	}
+	dir, err := s.fd()
+	if err == nil {
+		err = s.object(dir, n.name, s.path(n.name), st)
+	}
+	if err == nil {
+		s.record(n, st, seen)
+	}
+	return err
+}
+
+// record notes that an entry has been sent as st shows it.
+func (s *scanner) record(n *node, st *unix.Stat_t, seen time.Time) {
+	n.record(st, seen)
+	s.src.inodes[n.ino] = n
+}
+
+// oneOfSeveral sends a name of an inode that may have others: its content once,
+// the other names as links. A regular file stays the same inode at the receiver,
+// with all its names; of other types it becomes a new one.
+func (s *scanner) oneOfSeveral(n *node, st *unix.Stat_t, seen time.Time) error {
+	regular, same := st.Mode&unix.S_IFMT == unix.S_IFREG, n.same(st)
+	if first, sent := s.sent[st.Ino]; sent {
+		if !first.kept || !same {
+			if err := s.link(s.path(n.name), first.path); err != nil {
+				return err
+			}
+		}
+		s.record(n, st, seen)
+		return nil
+	}
+	if err := s.content(n, st, seen); err != nil {
+		return err
+	}
+	s.sent[st.Ino] = arrival{s.path(n.name), regular && same}
+	return nil
+}
+
+// sparse tells whether a file may have holes.
+func sparse(st *unix.Stat_t) bool { return st.Blocks*512 < st.Size }

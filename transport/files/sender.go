@@ -1,7 +1,6 @@
 package files
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -11,61 +10,92 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runSize bounds the bytes in one file-data frame.
-const runSize = 256 << 10
-
-// buffers are kept from pass to pass.
-type buffers struct {
-	frame  []byte // a file-entry frame
-	bulk   []byte // content
-	xattrs *xattrIO
-}
-
-func newBuffers() *buffers {
-	return &buffers{bulk: make([]byte, runSize), xattrs: newXattrIO()}
-}
-
-// sender puts the frames of one pass on the wire.
+// sender makes the frames of one pass. Those that are small are collected in a
+// job; what has to be read is the workers'.
 type sender struct {
-	ctx context.Context
-	w   FrameWriter
+	*pipeline
 	PassOptions
-	*buffers
-	stats Stats
+	seed   uint64
+	now    *job // being filled with frames
+	own    *worker
+	looked uint64 // entries
 }
+
+// jobBytes and jobFrames bound what is collected in one job.
+const (
+	jobBytes  = 64 << 10
+	jobFrames = 256
+)
 
 func (s *sender) begin() error {
-	return s.writeJSON(transport.TypeFilesBegin, passBegin{s.Pass, s.Frozen})
+	return s.control(transport.TypeFilesBegin, passBegin{Pass: s.Pass, Frozen: s.Frozen && !s.More, Seed: seedText(s.seed)})
 }
 
-func (s *sender) end() error {
-	if err := s.writeJSON(transport.TypeFilesEnd, s.stats.end()); err != nil {
-		return err
+// finish ends the pipeline and the pass.
+func (s *sender) finish() (Stats, error) {
+	if s.now != nil {
+		_ = s.flush() // the pipeline has the error
 	}
-	return fault.Wrap(fault.Copy, s.w.Flush())
+	err := s.pipeline.end()
+	stats := s.stats
+	stats.Entries = s.looked
+	if err == nil {
+		err = s.control(transport.TypeFilesEnd, stats.end())
+	}
+	if err == nil {
+		err = fault.Wrap(fault.Copy, s.w.Flush())
+	}
+	return stats, err
 }
 
-func (s *sender) writeJSON(t transport.Type, v any) error {
+// control writes a frame with nothing in the pipeline.
+func (s *sender) control(t transport.Type, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return s.write(t, b)
+	return fault.Wrap(fault.Copy, s.w.WriteFrame(t, b))
 }
 
-func (s *sender) write(t transport.Type, parts ...[]byte) error {
-	if err := s.w.WriteFrame(t, parts...); err != nil {
-		return fault.Wrap(fault.Copy, err)
+// frame adds a frame; add appends its payload.
+func (s *sender) frame(t transport.Type, stat Stats, add func(b []byte) []byte) error {
+	if s.now == nil {
+		s.now = s.take()
 	}
-	if s.Progress != nil {
-		s.Progress(s.stats)
+	s.now.buf = add(s.now.buf)
+	s.now.frame(t)
+	s.now.stat.add(stat)
+	if len(s.now.buf) < jobBytes && len(s.now.out) < jobFrames {
+		return nil
 	}
-	return nil
+	return s.flush()
+}
+
+// flush hands over what is collected.
+func (s *sender) flush() error {
+	j := s.now
+	s.now = nil
+	if j == nil {
+		return nil
+	}
+	return s.put(j)
+}
+
+// submit hands over a job after what is collected.
+func (s *sender) submit(j *job) error {
+	if err := s.flush(); err != nil {
+		j.work(s.own, j) // lets go of what it holds
+		return err
+	}
+	return s.put(j)
 }
 
 func (s *sender) delete(path string) error {
-	s.stats.Deleted++
-	return s.write(transport.TypeFileDelete, []byte(path))
+	return s.frame(transport.TypeFileDelete, Stats{Deleted: 1}, func(b []byte) []byte { return append(b, path...) })
+}
+
+func (s *sender) numbered(t transport.Type, number uint64, path string) error {
+	return s.frame(t, Stats{}, func(b []byte) []byte { return append(binary.BigEndian.AppendUint64(b, number), path...) })
 }
 
 func (s *sender) link(path, target string) error {
@@ -73,37 +103,48 @@ func (s *sender) link(path, target string) error {
 }
 
 func (s *sender) entry(e *entry) error {
+	if err := e.sendable(); err != nil {
+		return err
+	}
+	return s.frame(transport.TypeFileEntry, Stats{Sent: 1}, e.append)
+}
+
+// sendable refuses what is beyond the limits of the wire.
+func (e *entry) sendable() error {
 	if err := e.check(); err != nil {
 		return fault.New(fault.Copy, "%v", err).
 			WithHint("Its size or its extended attributes are beyond what can be sent; make them smaller.")
 	}
-	s.stats.Sent++
-	s.frame = e.append(s.frame[:0])
-	return s.write(transport.TypeFileEntry, s.frame)
+	return nil
 }
 
-// object sends name in the directory at the end of the trail as st shows it,
-// path is its path. An error without a path means that nothing was sent.
-func (s *sender) object(at *trail, name, path string, st *unix.Stat_t) error {
-	dir, err := at.fd()
-	if err != nil {
-		return err
-	}
-	e := &entry{
-		path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid,
-		atime: st.Atim, mtime: st.Mtim,
-	}
+// describe makes the entry of an inode as st shows it.
+func describe(path string, st *unix.Stat_t) *entry {
+	e := &entry{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, atime: st.Atim, mtime: st.Mtim}
 	switch {
 	case e.regular():
 		e.size = st.Size
 	case e.device():
 		e.major, e.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
-	case e.kind() == unix.S_IFLNK:
-		if e.target, err = readlink(dir, name); err != nil {
-			return err
-		}
 	}
-	if e.xattrs, err = s.xattrs.read(handle(dir, name)); err != nil {
+	return e
+}
+
+// object sends name in the directory dir, which is no regular file, as st shows
+// it. A directory is sent by the name "." in itself. An error without a path
+// means that nothing was sent.
+func (s *sender) object(dir int, name, path string, st *unix.Stat_t) (err error) {
+	e := describe(path, st)
+	switch {
+	case e.isDir():
+		e.flags, e.project, err = readFlags(dir)
+	case e.kind() == unix.S_IFLNK:
+		e.target, err = readlink(dir, name)
+	}
+	if err != nil {
+		return err
+	}
+	if e.xattrs, err = s.own.xattrs.read(handle(dir, name)); err != nil {
 		return err
 	}
 	return s.entry(e)
@@ -118,70 +159,12 @@ func readlink(dir int, name string) (string, error) {
 	return string(buf[:max(n, 0)]), err
 }
 
-// content sends the runs of data among the first size bytes of fd, and the end
-// of the file. If the file shrinks meanwhile, what is lost goes as a hole; the
-// next pass will see the change.
-func (s *sender) content(fd int, path string, size int64) error {
-	for at := int64(0); at < size; {
-		start, end, err := nextRun(fd, at, size)
-		if err != nil {
-			return pathError("seek in", path, err)
-		}
-		if at, err = s.run(fd, path, start, end); err != nil {
-			return err
-		}
-		if at < end && s.Frozen {
-			return fault.New(fault.Copy, "%s shrank while frozen", quoted(path))
-		}
-		if at < end {
-			break
-		}
-	}
-	return s.data(size, nil)
+func appendOffset(b []byte, offset int64) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(offset))
 }
 
-// nextRun finds the first run of data from at on; it is empty and at size if
-// there is none (lseek(2), SEEK_DATA).
-func nextRun(fd int, at, size int64) (start, end int64, err error) {
-	start, err = unix.Seek(fd, at, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) || err == nil && start >= size {
-		return size, size, nil
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	end, err = unix.Seek(fd, start, unix.SEEK_HOLE)
-	if errors.Is(err, unix.ENXIO) { // truncated since
-		return start, size, nil
-	}
-	return start, min(end, size), err
-}
-
-// run sends the bytes from start to end, or to where the file ends by now, and
-// returns how far it came.
-func (s *sender) run(fd int, path string, start, end int64) (int64, error) {
-	for start < end {
-		if err := interrupted(s.ctx); err != nil {
-			return start, err
-		}
-		n, err := unix.Pread(fd, s.bulk[:min(runSize, end-start)], start)
-		if err != nil {
-			return start, pathError("read", path, err)
-		}
-		if n == 0 {
-			break
-		}
-		if err := s.data(start, s.bulk[:n]); err != nil {
-			return start, err
-		}
-		start += int64(n)
-	}
-	return start, nil
-}
-
-func (s *sender) data(offset int64, run []byte) error {
-	var head [8]byte
-	binary.BigEndian.PutUint64(head[:], uint64(offset))
-	s.stats.Bytes += uint64(len(run))
-	return s.write(transport.TypeFileData, head[:], run)
+// appendCopy makes the payload of a file-copy frame.
+func appendCopy(b []byte, offset, from, length int64, sum uint64) []byte {
+	b = binary.BigEndian.AppendUint32(appendOffset(appendOffset(b, offset), from), uint32(length))
+	return binary.BigEndian.AppendUint64(b, sum)
 }

@@ -4,75 +4,193 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/files/watch"
 	"golang.org/x/sys/unix"
 )
 
 // Source is the tree to be moved, and what the receiver has of it.
 type Source struct {
-	tree *os.File // the root in a mount of its own, see cloneMount
-	root *node
-	out  *buffers
-	err  error // of the pass that failed
+	tree      *os.File // the root in a mount of its own, see cloneMount
+	root      *directory
+	inodes    inodes
+	copies    map[copyKey]*node // summed files, by what they have
+	watch     *watch.Watch      // nil: every pass looks at everything
+	unwatched error             // why
+	seed      uint64
+	block     int64 // least size of summed blocks
+	once      bool
+	again     []uint64 // directories to be looked at once more
+	err       error    // of the pass that failed
+}
+
+// copyKey is what a file and its copies have in common.
+type copyKey struct {
+	size  int64
+	first uint64 // sum of its first block
+}
+
+// SourceOptions describe the passes to come.
+type SourceOptions struct {
+	Once bool  // there is one pass: nothing has to be seen or summed for another
+	Size int64 // about how many bytes the tree has
 }
 
 // PassOptions describe one pass.
 type PassOptions struct {
-	Pass   int  // from 1
-	Frozen bool // nothing writes: an entry that vanishes is an error
+	Pass   int             // from 1
+	All    bool            // look at everything, also where changes are watched
+	Frozen bool            // nothing writes: an entry that vanishes is an error
+	More   bool            // though frozen, this is not the last pass
+	Codec  transport.Codec // packs content ahead of the writer, if that can take it
 
-	// Always, if set, names regular files whose content goes in any case:
-	// those that are open for writing or mapped shared and writable, whose
-	// time stamps may lag behind. Both numbers are those of stat(2).
-	Always func(dev, ino uint64) bool
+	// Writers are regular files, by device and inode as in stat(2), that may be
+	// written without anybody being told: those that are open for writing,
+	// with true those that are mapped shared, whose time stamps may lag behind
+	// and whose content a frozen pass looks at in any case.
+	Writers map[[2]uint64]bool
 
-	// Progress, if set, is called after each frame. It must be quick.
+	// Base, if set, is what the receiver has that files may be made of.
+	Base *SourceBase
+
+	// Progress, if set, is called now and then, by one goroutine at a time. It
+	// must be quick.
 	Progress func(Stats)
 }
 
 // NewSource opens the directory root; nothing has been sent of it yet. The file
 // system stays in use until Close. It needs CAP_SYS_ADMIN. Errors: fault.Copy.
-func NewSource(root string) (*Source, error) {
+func NewSource(root string, o SourceOptions) (*Source, error) {
 	tree, err := cloneMount(root)
 	if err != nil {
 		return nil, err
 	}
-	return &Source{tree: tree, root: &node{}, out: newBuffers()}, nil
+	n := &node{missing: true}
+	n.dir = &directory{node: n}
+	s := &Source{
+		tree: tree, root: n.dir, inodes: inodes{}, copies: map[copyKey]*node{},
+		seed: rand.Uint64(), once: o.Once, block: blockFor(o.Size, allSums),
+	}
+	if !o.Once {
+		s.watch, s.unwatched = watch.Open(tree)
+	}
+	return s, nil
 }
 
+// Watched is nil if later passes look only at what was seen to change, else the
+// reason why they look at everything.
+func (s *Source) Watched() error { return s.unwatched }
+
 // Close lets go of the tree.
-func (s *Source) Close() error { return s.tree.Close() }
+func (s *Source) Close() error {
+	var err error
+	if s.watch != nil {
+		err = s.watch.Close()
+		s.watch = nil
+	}
+	return errors.Join(err, s.tree.Close())
+}
 
 // Pass sends what has changed since the Pass before, everything the first time:
 // a files-begin frame up to and including files-end. It does not wait for
 // files-done. After an error the receiver's state is unknown and the Source is
 // of no further use. Errors: fault.Copy for the tree, fault.Interrupted if ctx
 // is done, and those of w.
-func (s *Source) Pass(ctx context.Context, w FrameWriter, o PassOptions) (Stats, error) {
+func (s *Source) Pass(ctx context.Context, w FrameWriter, o PassOptions) (stats Stats, err error) {
 	if s.err != nil {
 		return Stats{}, fault.New(fault.Copy, "use source after error: %w", s.err)
 	}
-	out := &sender{ctx: ctx, w: w, PassOptions: o, buffers: s.out}
-	s.err = s.pass(out)
-	return out.stats, s.err
+	stats, s.err = s.pass(ctx, w, o)
+	return stats, s.err
 }
 
-func (s *Source) pass(out *sender) error {
+func (s *Source) pass(ctx context.Context, w FrameWriter, o PassOptions) (Stats, error) {
+	changes, all, err := s.changes(o)
+	if err != nil {
+		return Stats{}, fault.Wrap(fault.Copy, err)
+	}
 	fd, err := openDir(int(s.tree.Fd()), nil)
 	if err != nil {
-		return pathError("open directory", "", err)
+		return Stats{}, pathError("open directory", "", err)
 	}
-	scan := &scanner{sender: out, trail: newTrail(fd), links: make(map[inode]leader)}
-	defer scan.close()
-	if err := out.begin(); err != nil {
-		return err
+	out := &sender{pipeline: newPipeline(ctx, w, o), PassOptions: o, seed: s.seed, own: newWorker(transport.CodecNone)}
+	scan := &scanner{sender: out, trail: newTrail(fd), src: s, aside: map[uint64]*apart{}, sent: map[uint64]arrival{}}
+	out.written = scan.apply
+	first := s.root.node.missing
+	defer func() { scan.trail.close() }()
+	if err = out.begin(); err == nil && !all {
+		all, err = scan.tracked(changes)
 	}
-	if err := scan.root(s.root); err != nil {
-		return err
+	if err == nil && all {
+		err = scan.everything()
 	}
-	return out.end()
+	if err == nil && !first {
+		err = scan.relink()
+	}
+	if err == nil {
+		err = scan.sendPending(len(scan.pending))
+	}
+	scan.dropPending()
+	if err != nil {
+		out.cancel(err)
+	}
+	stats, err := out.finish()
+	stats.Tracked = !all
+	if err == nil {
+		scan.settle()
+	}
+	return stats, err
+}
+
+// changes are what a pass has to look at; all: everything.
+func (s *Source) changes(o PassOptions) (c watch.Changes, all bool, err error) {
+	if s.watch == nil {
+		return c, true, nil
+	}
+	c, lost, err := s.watch.Take(func(dir uint64) bool {
+		n := s.inodes[dir]
+		return n != nil && n.dir != nil
+	})
+	return c, lost || o.All || s.root.node.missing, err
+}
+
+// everything looks at the whole tree.
+func (s *scanner) everything() error {
+	s.deep = true
+	if err := s.directory(s.src.root); err != nil {
+		return pathError("read directory", "", err)
+	}
+	return nil
+}
+
+// settle keeps what the pass has learnt.
+func (s *scanner) settle() {
+	for _, a := range s.aside {
+		if a.node.dir != nil {
+			a.node.dir.each(s.src.inodes.drop)
+		}
+	}
+	for _, f := range s.larges {
+		if s.src.once {
+			break
+		}
+		n := f.node
+		if f.shrank.Load() {
+			n.digest = 0
+			continue
+		}
+		if n.linked { // it may be written by another name
+			continue
+		}
+		n.sums = f.sums
+		if len(f.sums.sums) > 0 {
+			s.src.copies[copyKey{f.size, f.sums.sums[0]}] = n
+		}
+	}
 }
 
 // cloneMount opens the directory root through a mount of its own that is

@@ -120,7 +120,7 @@ func newMover(t *testing.T, src string) *mover {
 	t.Helper()
 	m := &mover{t: t, src: src, dst: t.TempDir() + "/staging"}
 	var err error
-	if m.source, err = NewSource(src); err != nil {
+	if m.source, err = NewSource(src, SourceOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.source.Close() })

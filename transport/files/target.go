@@ -16,12 +16,16 @@ import (
 type Target struct {
 	staging string
 	trail   *trail
-	leaving []leaving // what each level of the trail gets when it is left
+	levels  []*level  // of the trail
+	shelf   int       // the directory of what is aside, -1 without one
 	root    *entry    // the latest
 	file    *incoming // whose content arrives
-	xattrs  *xattrIO
+	own     *writer   // of the receiving goroutine
+	pool    *pool     // of this pass
 	passes  int
 	stats   Stats
+	lost    func(what string, entries uint64)
+	sealed  bool  // by Finish
 	err     error // of the pass that failed
 }
 
@@ -49,7 +53,8 @@ func openTarget(staging string) (*Target, error) {
 	if err != nil {
 		return nil, pathError("open directory", staging, err)
 	}
-	t := &Target{staging: staging, trail: newTrail(fd), xattrs: newXattrIO()}
+	t := &Target{staging: staging, trail: newTrail(fd), shelf: -1}
+	t.own = newWriter(&shared{root: fd})
 	if err := t.claim(); err != nil {
 		t.trail.close()
 		return nil, err
@@ -77,6 +82,18 @@ func occupied(staging string) error {
 		WithHint("Remove what an earlier attempt left there, and try again.")
 }
 
+// UseBase lets files come from the tree beneath the directory root. It is read
+// only, and stays the caller's. It comes before the first Receive.
+func (t *Target) UseBase(root *os.File) { t.own.base = root }
+
+// SetLossy allows what the file system cannot keep to be left out. Finish calls
+// lost for each kind with the number of entries that it was left out of.
+// Without SetLossy that is an error. It comes before the first Receive.
+func (t *Target) SetLossy(lost func(what string, entries uint64)) {
+	t.lost = lost
+	t.own.losses.allow = true
+}
+
 // Receive takes one pass in, up to and including files-end. first is the
 // payload of the files-begin frame that the caller has read. After an error the
 // Target is good for Discard and Close only. Errors: fault.Protocol for what no
@@ -89,19 +106,53 @@ func (t *Target) Receive(ctx context.Context, r FrameReader, first []byte) (Stat
 		return Stats{}, fault.New(fault.Copy, "use target after error: %w", t.err)
 	}
 	t.stats = Stats{}
-	t.err = t.receive(ctx, r, first)
+	t.err = t.pass(ctx, r, first)
 	return t.stats, t.err
 }
 
-func (t *Target) receive(ctx context.Context, r FrameReader, first []byte) error {
-	var begin passBegin
-	if err := decodeJSON(transport.TypeFilesBegin, first, &begin); err != nil {
+// pass begins a pass, and leaves no goroutine when it ends.
+func (t *Target) pass(ctx context.Context, r FrameReader, first []byte) error {
+	pass, sums, err := parseBegin(first)
+	if err != nil {
 		return err
 	}
 	t.passes++
-	if begin.Pass != t.passes {
-		return hostile("pass %d in place of %d", begin.Pass, t.passes)
+	if pass != t.passes {
+		return hostile("pass %d in place of %d", pass, t.passes)
 	}
+	if err := t.prepare(sums); err != nil {
+		return err
+	}
+	err = t.receive(ctx, r)
+	t.pool.stop(err == nil || errors.Is(err, io.EOF)) // what came before may be why it ended
+	if first := t.pool.failed(); first != nil && first != errStopped {
+		return first
+	}
+	return err
+}
+
+// prepare makes all ready for a pass whose sums have the seed.
+func (t *Target) prepare(sums uint64) error {
+	if err := t.unseal(); err != nil {
+		return err
+	}
+	st, err := t.trail.stat(".")
+	if err != nil {
+		return pathError("read", t.staging, err)
+	}
+	t.own.seed = sums
+	t.levels = []*level{newLevel(&st, "")}
+	t.pool = newPool(nil)
+	t.pool.writer = func() *writer {
+		w := newWriter(t.own.shared)
+		w.pool = t.pool
+		return w
+	}
+	t.own.pool = t.pool
+	return nil
+}
+
+func (t *Target) receive(ctx context.Context, r FrameReader) error {
 	for {
 		if err := interrupted(ctx); err != nil {
 			return err
@@ -119,6 +170,9 @@ func (t *Target) receive(ctx context.Context, r FrameReader, first []byte) error
 		if err := t.frame(typ, payload); err != nil {
 			return err
 		}
+		if err := t.pool.failed(); err != nil {
+			return err
+		}
 	}
 }
 
@@ -127,14 +181,20 @@ func (t *Target) frame(typ transport.Type, payload []byte) error {
 	switch {
 	case typ == transport.TypeAbort:
 		return ErrAbort
-	case typ == transport.TypeFileData:
-		return t.data(payload)
+	case typ == transport.TypeFileData || typ == transport.TypeFileCopy || typ == transport.TypeFileHole:
+		return t.content(typ, payload)
 	case t.file != nil:
 		return hostile("file %s is incomplete", quoted(t.file.path))
 	case typ == transport.TypeFileEntry:
 		return t.entry(payload)
 	case typ == transport.TypeFileDelete:
 		return t.delete(string(payload))
+	case typ == transport.TypeFileBatch:
+		return t.batch(payload)
+	case typ == transport.TypeFileAside:
+		return t.aside(payload)
+	case typ == transport.TypeFileBack:
+		return t.back(payload)
 	}
 	return hostile("frame %v within a pass", typ)
 }
@@ -148,20 +208,67 @@ func (t *Target) end(payload []byte) error {
 	if err := decodeJSON(transport.TypeFilesEnd, payload, &want); err != nil {
 		return err
 	}
+	if err := t.enter(nil); err != nil {
+		return err
+	}
+	if err := t.pool.barrier(); err != nil {
+		return err
+	}
+	t.stats.Entries += t.pool.stats.Entries
+	t.stats.Sent = t.stats.Entries
+	t.stats.Bytes += t.pool.stats.Bytes
 	if got := t.stats.end(); got != want {
 		return hostile("pass counts %v, announced %v", got, want)
 	}
-	return t.enter(nil)
+	return t.clearAside()
 }
 
 // Finish gives the staging directory itself the owner, mode, times and
-// attributes of the tree's root. It comes after the last pass; until then
-// nobody but root gets in.
+// attributes of the tree's root, and makes entries immutable and append-only
+// that are to be. It comes after the last pass; until then nobody but root gets
+// in. A pass after all takes those two flags off again.
 func (t *Target) Finish() error {
 	if t.root == nil || t.err != nil {
 		return fault.New(fault.Copy, "finish incomplete tree")
 	}
-	return t.describe(".", t.root)
+	if err := t.own.describe(t.trail.fds[0], t.root, nil); err != nil {
+		return err
+	}
+	t.sealed = true
+	if err := t.own.seals.apply(t.trail.fds[0], true, t.loseFlags); err != nil {
+		return err
+	}
+	if t.lost != nil {
+		t.own.losses.report(t.lost)
+	}
+	return nil
+}
+
+func (t *Target) loseFlags(path string, err error) error {
+	return t.own.losses.lose(lossFlags, path, err)
+}
+
+// SealRoot makes the tree's root itself immutable or append-only if it is to
+// be. It comes after Finish and after the rename that such a directory refuses.
+func (t *Target) SealRoot() error {
+	if t.root == nil || t.root.flags&sealing == 0 {
+		return nil
+	}
+	t.sealed = true
+	return pathErrorIf("set flags of", t.staging, setSeal(t.trail.fds[0], t.root.flags&sealing))
+}
+
+// unseal undoes what Finish and SealRoot made immutable or append-only.
+func (t *Target) unseal() error {
+	if !t.sealed {
+		return nil
+	}
+	t.sealed = false
+	root := t.trail.fds[0]
+	if err := setSeal(root, 0); err != nil {
+		return pathError("set flags of", t.staging, err)
+	}
+	return t.own.seals.apply(root, false, t.loseFlags)
 }
 
 // Sync returns when all that arrived is on the disk (syncfs(2)).
@@ -175,6 +282,10 @@ func (t *Target) Sync() error {
 // Close lets go of the staging directory and leaves it as it is.
 func (t *Target) Close() error {
 	t.closeFile()
+	if t.shelf >= 0 {
+		unix.Close(t.shelf)
+		t.shelf = -1
+	}
 	t.trail.close()
 	return nil
 }
@@ -183,6 +294,9 @@ func (t *Target) Close() error {
 // It is the undo of NewTarget.
 func (t *Target) Discard() error {
 	defer t.Close()
+	if err := errors.Join(t.unseal(), t.clearAside()); err != nil {
+		return err
+	}
 	fd, err := openDir(t.trail.fds[0], nil)
 	if err != nil {
 		return pathError("open directory", t.staging, err)

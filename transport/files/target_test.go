@@ -214,8 +214,8 @@ func TestReceiveInterrupted(t *testing.T) {
 
 func TestPassInterrupted(t *testing.T) {
 	src := t.TempDir()
-	write(t, src+"/f", string(make([]byte, 4*runSize)))
-	source, err := NewSource(src)
+	write(t, src+"/f", string(make([]byte, 4*chunkSize)))
+	source, err := NewSource(src, SourceOptions{})
 	must(t, err)
 	defer source.Close()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -267,7 +267,7 @@ func TestDiskFull(t *testing.T) {
 			mnt := t.TempDir()
 			must(t, unix.Mount("tmpfs", mnt, "tmpfs", 0, options))
 			defer unix.Unmount(mnt, unix.MNT_DETACH)
-			source, err := NewSource(src)
+			source, err := NewSource(src, SourceOptions{})
 			must(t, err)
 			defer source.Close()
 			target, err := NewTarget(mnt + "/staging")

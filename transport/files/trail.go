@@ -27,6 +27,32 @@ func newTrail(root int) *trail {
 	return &trail{fds: []int{root}, buf: make([]byte, 64<<10)}
 }
 
+// at returns a trail to the directory at names, with the same root. It is ended
+// by closeBranch, and then the root is still open.
+func (t *trail) at(names []string) (*trail, error) {
+	b := &trail{fds: make([]int, len(names)+1), names: slices.Clone(names), buf: t.buf}
+	for i := range b.fds {
+		b.fds[i] = -1
+	}
+	b.fds[0] = t.fds[0]
+	for _, name := range names {
+		b.bytes += len(name) + 1
+	}
+	if len(names) == 0 {
+		return b, nil
+	}
+	fd, err := openDir(t.fds[0], names)
+	b.fds[len(names)] = fd
+	return b, err
+}
+
+// closeBranch closes all but the root.
+func (t *trail) closeBranch() {
+	for i := range t.fds[1:] {
+		t.shut(i + 1)
+	}
+}
+
 // push goes down to the directory name.
 func (t *trail) push(name string) error {
 	dir, err := t.fd()
@@ -99,12 +125,7 @@ func (t *trail) reopen(first int) error {
 }
 
 // path is that of name in the directory at the end of the trail.
-func (t *trail) path(name string) string {
-	if len(t.names) == 0 {
-		return name
-	}
-	return strings.Join(t.names, "/") + "/" + name
-}
+func (t *trail) path(name string) string { return joinPath(t.names, name) }
 
 // here is the path of the directory at the end of the trail.
 func (t *trail) here() string { return strings.Join(t.names, "/") }

@@ -53,6 +53,11 @@ func newXattrIO() *xattrIO {
 // system that has no attributes.
 func (x *xattrIO) list(path string) ([]string, error) {
 	n, err := unix.Llistxattr(path, x.names)
+	return x.listed(n, err)
+}
+
+// listed takes the names apart that n bytes have.
+func (x *xattrIO) listed(n int, err error) ([]string, error) {
 	if errors.Is(err, unix.ENOTSUP) || n == 0 && err == nil {
 		return nil, nil
 	}
@@ -69,9 +74,22 @@ func (x *xattrIO) read(path string) ([]xattr, error) {
 	if err != nil {
 		return nil, err
 	}
-	var xs []xattr
+	return x.get(names, func(name string) (int, error) { return unix.Lgetxattr(path, name, x.value) })
+}
+
+// readOpen is read for an open file.
+func (x *xattrIO) readOpen(fd int) ([]xattr, error) {
+	n, err := unix.Flistxattr(fd, x.names)
+	names, err := x.listed(n, err)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	return x.get(names, func(name string) (int, error) { return unix.Fgetxattr(fd, name, x.value) })
+}
+
+func (x *xattrIO) get(names []string, value func(name string) (int, error)) (xs []xattr, err error) {
 	for _, name := range names {
-		n, err := unix.Lgetxattr(path, name, x.value)
+		n, err := value(name)
 		if errors.Is(err, unix.ENODATA) {
 			continue // removed since it was listed
 		}
@@ -81,28 +99,4 @@ func (x *xattrIO) read(path string) ([]xattr, error) {
 		xs = append(xs, xattr{name, slices.Clone(x.value[:n])})
 	}
 	return xs, nil
-}
-
-// write makes the attributes at path those of xs. A security label of the host
-// stays if the sender has none: it is the host's.
-func (x *xattrIO) write(path string, xs []xattr) error {
-	stale, err := x.list(path)
-	if err != nil {
-		return err
-	}
-	for _, name := range stale {
-		same := func(x xattr) bool { return x.name == name }
-		if name == "security.selinux" || slices.ContainsFunc(xs, same) {
-			continue
-		}
-		if err := unix.Lremovexattr(path, name); err != nil {
-			return fmt.Errorf("remove attribute %q: %w", name, err)
-		}
-	}
-	for _, x := range xs {
-		if err := unix.Lsetxattr(path, x.name, x.value, 0); err != nil {
-			return fmt.Errorf("set attribute %q: %w", x.name, err)
-		}
-	}
-	return nil
 }

@@ -1,0 +1,201 @@
+package files
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/transport"
+)
+
+// A file of at most smallFile bytes goes whole in a batch, with others of its
+// directory: up to batchFiles of them, or about chunkSize bytes.
+const (
+	smallFile  = 64 << 10
+	batchFiles = 128
+	chunkSize  = 256 << 10
+)
+
+// batch is small files of one directory that a worker reads.
+type batch struct {
+	s     *sender
+	dir   int // a descriptor of its own
+	path  string
+	files []small
+	bytes int64 // about what they have
+}
+
+type small struct {
+	node *node
+	ino  uint64
+	same bool // the receiver has that inode there
+}
+
+// collect adds a small file to the batch of the directory at the end of the
+// trail.
+func (s *scanner) collect(n *node, st *unix.Stat_t) error {
+	if s.batch == nil {
+		dir, err := s.fd()
+		if err != nil {
+			return err
+		}
+		own, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		s.batch = &batch{s: s.sender, dir: own, path: s.here()}
+	}
+	b := s.batch
+	b.files = append(b.files, small{n, st.Ino, n.same(st)})
+	n.digest, n.sums = 0, nil // until it has been read
+	b.bytes += st.Size + 256
+	if len(b.files) < batchFiles && b.bytes < chunkSize-smallFile {
+		return nil
+	}
+	return s.endBatch()
+}
+
+// apply notes what a job has read.
+func (s *scanner) apply(j *job) {
+	for i := range j.results {
+		r := &j.results[i]
+		s.record(r.node, &r.st, r.seen)
+	}
+	j.results = j.results[:0]
+}
+
+// endBatch hands the batch over, if there is one.
+func (s *scanner) endBatch() error {
+	b := s.batch
+	s.batch = nil
+	if b == nil {
+		return nil
+	}
+	j := s.take()
+	j.work = b.read
+	return s.submit(j)
+}
+
+// alone sends a small file at once, and reports whether it was there: others
+// may be linked to it.
+func (s *scanner) alone(n *node, st *unix.Stat_t) error {
+	if err := s.endBatch(); err != nil {
+		return err
+	}
+	if err := s.collect(n, st); err != nil {
+		return err
+	}
+	b, j := s.batch, s.take()
+	s.batch = nil
+	err := b.read(s.own, j)
+	if err == nil && len(j.results) == 0 {
+		err = errReplaced
+	}
+	s.apply(j)
+	j.err, j.work = err, nil
+	if errors.Is(err, errReplaced) {
+		j.err = nil
+	}
+	if perr := s.submit(j); err == nil {
+		err = perr
+	}
+	return err
+}
+
+// read is the work of a batch.
+func (b *batch) read(w *worker, j *job) error {
+	defer unix.Close(b.dir)
+	if err := interrupted(b.s.ctx); err != nil {
+		return err
+	}
+	head := len(j.buf)
+	j.buf = appendBatchHead(j.buf, b.path)
+	start := len(j.buf)
+	for _, f := range b.files {
+		err := b.file(w, j, f)
+		if err == nil {
+			continue
+		}
+		path := f.node.name
+		if b.path != "" {
+			path = b.path + "/" + path
+		}
+		if err := b.s.mayVanish(path, err); err != nil {
+			return err
+		}
+	}
+	if len(j.buf) == start {
+		j.buf = j.buf[:head]
+		return nil
+	}
+	j.frame(transport.TypeFileBatch)
+	return nil
+}
+
+// file adds one file. It is read once; if it changes meanwhile, the next pass
+// will see that.
+func (b *batch) file(w *worker, j *job, f small) error {
+	fd, err := openFileAt(b.dir, f.node.name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	seen := time.Now()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Ino != f.ino || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > smallFile {
+		return errReplaced
+	}
+	n, err := preadFull(fd, w.bulk[:st.Size], 0)
+	if err != nil {
+		return err
+	}
+	shown := st
+	shown.Size = int64(n) // it has shrunk since, and will be seen to have changed
+	e, err := w.regular(fd, f.node.name, &shown)
+	if err != nil {
+		return err
+	}
+	if f.same {
+		e.basis = basisSame
+	}
+	content := b.s.basedOn(e, w.bulk[:n])
+	if err := e.sendable(); err != nil {
+		return err
+	}
+	j.buf = appendBatchFile(j.buf, e, content)
+	j.stat.Sent++
+	if e.basis != basisBase {
+		j.stat.Bytes += uint64(n)
+	}
+	j.results = append(j.results, result{f.node, st, seen})
+	return nil
+}
+
+// regular makes the entry of an open regular file.
+func (w *worker) regular(fd int, path string, st *unix.Stat_t) (e *entry, err error) {
+	e = describe(path, st)
+	if e.flags, e.project, err = readFlags(fd); err != nil {
+		return nil, err
+	}
+	e.xattrs, err = w.xattrs.readOpen(fd)
+	return e, err
+}
+
+// preadFull reads until b is full or the file ends.
+func preadFull(fd int, b []byte, offset int64) (n int, err error) {
+	for n < len(b) {
+		k, err := unix.Pread(fd, b[n:], offset+int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || k == 0 {
+			return n, err
+		}
+		n += k
+	}
+	return n, nil
+}
