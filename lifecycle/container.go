@@ -57,7 +57,8 @@ func (c *Container) Host() *Host { return c.host }
 // Root is where the container's file system is mounted while it runs.
 func (c *Container) Root() string { return c.get("VE_ROOT", filepath.Join(c.host.Lib, "root", c.id())) }
 
-// Private is the directory that holds the container's files.
+// Private is the private area: the directory that is the container's root, or
+// that holds its image.
 func (c *Container) Private() string {
 	return c.get("VE_PRIVATE", filepath.Join(c.host.Lib, "private", c.id()))
 }
@@ -204,8 +205,9 @@ func (c *Container) Init() int {
 // Status looks at the container's files, mounts and processes.
 func (c *Container) Status() (Status, error) {
 	var s Status
-	if info, err := os.Stat(c.Private()); err == nil {
-		s.Exists = info.IsDir()
+	var err error
+	if s.Exists, err = c.hasFiles(); err != nil {
+		return s, err
 	}
 	at, err := c.rootMount()
 	if err != nil {

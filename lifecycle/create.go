@@ -28,6 +28,8 @@ type CreateOptions struct {
 	Private  string // --private and --root; "$VEID" is replaced
 	Root     string
 	UID, GID string // --local_uid, --local_gid
+	Layout   string // --layout; "" means vz.conf's VE_LAYOUT, or dir
+	Space    string // --diskspace, of an image; "" means vz.conf's DISKSPACE, or 10 GiB
 }
 
 // maxHostname is the longest name of a host, in bytes (sethostname(2)).
@@ -101,6 +103,9 @@ func (h *Host) plan(ctid uint32, o CreateOptions) (*Container, error) {
 	}
 	f, err := o.config()
 	if err != nil {
+		return nil, err
+	}
+	if err := h.putLayout(f, o.Layout, o.Space); err != nil {
 		return nil, err
 	}
 	c, err := h.With(ctid, f)
@@ -197,14 +202,12 @@ func (c *Container) fill(ctx context.Context, u *undo.Stack) error {
 		return fault.New(fault.Other, "make staging directory: %w", err)
 	}
 	u.Push("remove "+staging, func() error { return os.RemoveAll(staging) })
-	err = c.host.Templates().Extract(ctx, c.Template(), staging, template.IDShift{UID: uid, GID: gid})
+	area, err := c.NewArea(ctx, staging, 0, 0)
 	if err != nil {
 		return err
 	}
-	if err := makeDevices(staging, int(uid), int(gid)); err != nil {
-		return err
-	}
-	if err := c.writeHostname(staging, int(uid), int(gid)); err != nil {
+	u.Push("close "+staging, area.Close)
+	if err := c.fillArea(ctx, area, uid, gid); err != nil {
 		return err
 	}
 	if err := os.Rename(staging, c.Private()); err != nil {
@@ -212,6 +215,21 @@ func (c *Container) fill(ctx context.Context, u *undo.Stack) error {
 	}
 	u.Push("remove "+c.Private(), func() error { return os.RemoveAll(c.Private()) })
 	return nil
+}
+
+// fillArea unpacks the template into a new private area.
+func (c *Container) fillArea(ctx context.Context, area *Area, uid, gid uint32) error {
+	err := c.host.Templates().Extract(ctx, c.Template(), area.Files, template.IDShift{UID: uid, GID: gid})
+	if err != nil {
+		return err
+	}
+	if err := makeDevices(area.Files, int(uid), int(gid)); err != nil {
+		return err
+	}
+	if err := c.writeHostname(area.Files, int(uid), int(gid)); err != nil {
+		return err
+	}
+	return area.Close()
 }
 
 // writeHostname puts the host name where the container's start scripts look
@@ -260,12 +278,17 @@ func (c *Container) Remove(suffix string) error {
 	if err := c.RetireConfig(suffix); err != nil {
 		return err
 	}
+	if c.Layout() == LayoutImage {
+		if err := c.image(c.Private()).Unmount(); err != nil {
+			return err
+		}
+	}
 	doomed := filepath.Join(filepath.Dir(c.Private()), fmt.Sprintf(".destroy-%d-%d", c.ID, os.Getpid()))
 	err := os.Rename(c.Private(), doomed) // in one step, so that no half of it is ever seen
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	} else if err == nil {
-		err = os.RemoveAll(doomed)
+		err = removeAll(doomed)
 	}
 	return errors.Join(err, c.Sweep(), c.removeRoot(), c.ForgetInit())
 }
@@ -278,12 +301,13 @@ func (c *Container) Sweep() error {
 	var errs []error
 	for _, pattern := range []string{
 		filepath.Join(private, ".create-"+c.id()+"-*"), filepath.Join(private, ".destroy-"+c.id()+"-*"),
+		filepath.Join(c.convertDir(), "*"), c.convertDir(),
 		filepath.Join(filepath.Dir(conf), "."+filepath.Base(conf)+"*"), // renameio's
 	} {
 		left, err := filepath.Glob(pattern)
 		errs = append(errs, err)
 		for _, dir := range left {
-			errs = append(errs, os.RemoveAll(dir))
+			errs = append(errs, c.image(dir).Unmount(), removeAll(dir))
 		}
 	}
 	return errors.Join(errs...)

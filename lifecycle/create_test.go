@@ -32,6 +32,7 @@ HOSTNAME="web.example"
 NAME="web"
 LOCAL_UID="200000"
 LOCAL_GID="300000"
+VE_LAYOUT="dir"
 `
 	if diff := cmp.Diff(want, string(text)); diff != "" {
 		t.Error(diff)

@@ -154,6 +154,9 @@ func (h *Host) With(ctid uint32, f *config.File) (*Container, error) {
 	if _, _, err := c.IDs(); err != nil {
 		return nil, err
 	}
+	if err := c.checkLayout(); err != nil {
+		return nil, err
+	}
 	for _, dir := range []string{c.Root(), c.Private()} {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || dir == "/" {
 			return nil, fault.New(fault.Config, "container %d: path %q is not absolute and clean", ctid, dir)

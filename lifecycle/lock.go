@@ -55,6 +55,9 @@ func (c *Container) locked(command string, do func() error) error {
 	if err := c.CheckOwned(); err != nil {
 		return err
 	}
+	if err := c.settle(); err != nil {
+		return err
+	}
 	return do()
 }
 

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/undo"
+	"github.com/vzkit/vzkit/lifecycle/image"
 )
 
 // What can be mounted at a container's root.
@@ -38,8 +40,12 @@ func (c *Container) rootMount() (int, error) {
 
 // holdsFiles tells whether the mount at the root is that of the container's
 // private area, or of one that is arriving (see package migrate). A directory
-// that is gone shows by the mark it has in mountinfo, and by its name.
+// that is gone shows by the mark it has in mountinfo, and by its name; an image
+// by the label that its loop device bears, wherever its file is.
 func (c *Container) holdsFiles(m *mountinfo.Info) (bool, error) {
+	if m.Major == image.LoopMajor && image.LabelOf(m.Minor) == c.label() {
+		return true, nil
+	}
 	arriving := filepath.Join(filepath.Dir(c.Private()), ".migrate-"+c.id()+"-")
 	if dir, gone := strings.CutSuffix(m.Root, "//deleted"); gone {
 		name := filepath.Base(dir)
@@ -73,7 +79,7 @@ func (c *Container) checkRoot() error {
 	return nil
 }
 
-// mount makes the private area visible at the container's root. It is private
+// mount makes the files of a private area visible at the container's root. It is private
 // to this mount namespace's propagation: CRIU takes it as the container's
 // root, which must be a mount point of its own.
 func (c *Container) mount(private string, u *undo.Stack) error {
@@ -88,6 +94,13 @@ func (c *Container) mount(private string, u *undo.Stack) error {
 		return fault.New(fault.Mount, "make mount point: %w", err)
 	}
 	u.Push("remove "+root, c.removeRoot)
+	if c.Layout() == LayoutImage {
+		if err := c.image(private).Mount(context.Background(), root); err != nil {
+			return err
+		}
+		u.Push("unmount "+root, c.unmount)
+		return nil
+	}
 	if err := unix.Mount(private, root, "", unix.MS_BIND, ""); err != nil {
 		return fault.New(fault.Mount, "mount %q on %q: %w", private, root, err)
 	}

@@ -24,8 +24,8 @@ type Shell struct {
 	undo undo.Stack
 }
 
-// Prepare makes the shell around private, the directory with the container's
-// files, up to the point where a first process can be made. The shell must be
+// Prepare makes the shell around private, a private area of the container's
+// layout, up to the point where a first process can be made. The shell must be
 // kept or closed.
 func (c *Container) Prepare(private string) (*Shell, error) {
 	s := &Shell{c: c}
@@ -141,9 +141,9 @@ func (c *Container) Dismantle() error {
 // initPath is the program that a container's first process becomes.
 const initPath = "/sbin/init"
 
-// checkInit refuses a private area without an init before anything is made.
-func (c *Container) checkInit() error {
-	if _, err := os.Lstat(filepath.Join(c.Private(), initPath)); err != nil {
+// checkInit refuses a tree without an init.
+func (c *Container) checkInit(tree string) error {
+	if _, err := os.Lstat(filepath.Join(tree, initPath)); err != nil {
 		return fault.New(fault.NoTemplate, "container %d has no %s", c.ID, initPath)
 	}
 	return nil

@@ -35,6 +35,9 @@ func (c *Container) start() error {
 		return err
 	}
 	defer shell.Close()
+	if err := c.checkInit(c.Root()); err != nil {
+		return err
+	}
 	spec, err := c.spec()
 	if err != nil {
 		return err
@@ -90,7 +93,10 @@ func (c *Container) checkStart() error {
 	if err := c.CheckFree(); err != nil {
 		return err
 	}
-	return c.checkInit()
+	if c.Layout() == LayoutImage {
+		return nil // there is nothing to be seen of it yet
+	}
+	return c.checkInit(c.Private())
 }
 
 // CheckFree refuses a container whose NAME, address or root something else on

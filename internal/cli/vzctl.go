@@ -48,7 +48,8 @@ Exit status, as OpenVZ's: 0 done, 3 system, 5 no CRIU or kernel support, 6 cgrou
 container, 20 wrong command line, 21 bad value, 31 not running, 32 running,
 33 does not stop, 34 network, 40 not mounted, 41 mounted, 44 exists already,
 46 no space, 50 mount, 51 unmount, 78 address in use, 85 bad config,
-91 no such template, 105 disabled, 130 interrupted.`,
+91 no such template, 99 no loop devices or e2fsprogs, 105 disabled, 130 interrupted;
+of images: 151 create, 152 mount, 153 unmount, 154 resize, 155 convert, 166 compact.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -59,6 +60,7 @@ container, 20 wrong command line, 21 bad value, 31 not running, 32 running,
 	}
 	root.PersistentFlags().BoolVar(&v.quiet, "quiet", false, "say nothing but errors")
 	root.AddCommand(v.create(), v.start(), v.stop(), v.restart(), v.destroy(), v.mount(), v.umount(), v.statusCommand(), v.checkpoint(),
+		v.set(), v.convert(), v.compact(),
 		v.exec("exec", "Run a shell command in a container; failure is exit code 8", shellWords),
 		v.exec("exec2", "Run a shell command in a container; its exit code is the command's", shellWords),
 		v.exec("exec3", "Run a program in a container, without a shell; its exit code is the program's", plainWords))
@@ -109,6 +111,10 @@ func (v *vzctl) create() *cobra.Command {
 	f.StringVar(&o.Name, "name", "", "name by which commands find the container")
 	f.StringVar(&o.Private, "private", "", "directory for its files; $VEID is replaced")
 	f.StringVar(&o.Root, "root", "", "where they are mounted; $VEID is replaced")
+	f.StringVar(&o.Layout, "layout", "", layoutHelp+"; default: VE_LAYOUT of vz.conf, or dir")
+	f.StringVar(&o.Layout, "ve_layout", "", "the same")
+	_ = f.MarkHidden("ve_layout") // vzctl(8)'s older name
+	f.StringVar(&o.Space, "diskspace", "", "size of an image, such as 20G; default: DISKSPACE of vz.conf, or 10G")
 	f.StringVar(&o.UID, "local_uid", "", "host uid of its root")
 	f.StringVar(&o.GID, "local_gid", "", "host gid of its root")
 	return cmd

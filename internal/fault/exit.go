@@ -7,6 +7,7 @@ var vzctlCodes = map[Kind]int{
 	Permission: 12, Command: 8, Cgroup: 6, Network: 34, Mount: 50, Unmount: 51,
 	Config: 85, Disabled: 105, NoEngine: 5, AddressUsed: 78, Restore: 17,
 	Checkpoint: 16, Interrupted: 130, Stop: 33, Undelivered: 9,
+	NoImages: 99, ImageCreate: 151, ImageMount: 152, ImageUmount: 153, ImageResize: 154, Convert: 155, Compact: 166,
 }
 
 // migrateCodes are vzmigrate's: the legacy generation's table first, the
@@ -16,6 +17,7 @@ var migrateCodes = map[Kind]int{
 	Checkpoint: 8, Stop: 8, Exists: 9, NoContainer: 10, Config: 10, AddressUsed: 12,
 	NoEngine: 14, Locked: 20, Undelivered: 22, Interrupted: 25, Protocol: 26,
 	NoTemplate: 27, NoSpace: 31, SameHost: 34, Permission: 3, TooSlow: 33,
+	NoImages: 16,
 }
 
 // VzctlCode is the exit code of vzctl and vzlist for err; 0 for nil.

@@ -49,6 +49,13 @@ const (
 	Undelivered             // handed over, but the destination has not confirmed yet
 	Stop                    // the container did not stop
 	TooSlow                 // memory changes faster than it can be sent
+	NoImages                // no loop devices, no ext4 or no e2fsprogs
+	ImageCreate             // an image of a file system could not be made
+	ImageMount              // an image could not be mounted: missing, damaged, in use
+	ImageUmount             // an image could not be unmounted
+	ImageResize             // an image could not be made larger or smaller
+	Convert                 // a private area could not get another layout
+	Compact                 // an image's free space could not be given back
 )
 
 // Error is an error with a Kind and, where one helps, a hint: a full sentence

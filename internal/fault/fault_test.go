@@ -34,6 +34,10 @@ func TestExitCodes(t *testing.T) {
 		{New(NoContainer, "x"), 14, 10},
 		{New(Exists, "x"), 44, 9},
 		{New(AddressUsed, "x"), 78, 12},
+		{New(NoImages, "x"), 99, 16},
+		{New(ImageResize, "x"), 154, 3},
+		{New(Convert, "x"), 155, 3},
+		{New(Compact, "x"), 166, 3},
 		{New(Kind(60000), "from a newer peer"), 3, 3},
 	} {
 		if got := VzctlCode(c.err); got != c.vzctl {
