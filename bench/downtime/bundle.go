@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+
+	"github.com/vzkit/vzkit/bench/hosts"
 )
 
 // systemCaps are what a distribution's init and its services need.
@@ -19,7 +21,7 @@ func (p *runc) configure(ctx context.Context, host string, w workload) error {
 		return err
 	}
 	var text bytes.Buffer
-	if err := run(p.rig.on(ctx, host, "cat", bundle+"/config.json"), &text); err != nil {
+	if err := hosts.Run(p.rig.On(ctx, host, "cat", bundle+"/config.json"), &text); err != nil {
 		return err
 	}
 	argv := w.hogArgs("/usr/bin/vzbench")
@@ -30,9 +32,9 @@ func (p *runc) configure(ctx context.Context, host string, w workload) error {
 	if err != nil {
 		return err
 	}
-	write := p.rig.on(ctx, host, "cp", "/dev/stdin", bundle+"/config.json")
+	write := p.rig.On(ctx, host, "cp", "/dev/stdin", bundle+"/config.json")
 	write.Stdin = bytes.NewReader(spec)
-	return run(write, nil)
+	return hosts.Run(write, nil)
 }
 
 // specification is what of config.json there is, so that the rest is kept.

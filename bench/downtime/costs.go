@@ -1,6 +1,10 @@
 package downtime
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/vzkit/vzkit/bench/report"
+)
 
 // cost is what a move costs beside downtime.
 type cost struct {
@@ -46,16 +50,16 @@ func (w workload) wireCost() cost {
 }
 
 // costs are the rows of the workload's costs.
-func (w workload) costs(ours, peers []Run) (rows []Row) {
+func (w workload) costs(ours, peers []Run) (rows []report.Row) {
 	for _, c := range append(costs[:len(costs):len(costs)], w.wireCost()) {
 		of := func(r Run) (float64, bool) { return c.of(w, r) }
 		v, ok := median(ours, of)
 		if !ok {
 			continue
 		}
-		row := Row{Case: w.name + ": " + c.name, Unit: c.unit, Ours: &v, Required: c.required, Holds: yes(c.holds(v))}
+		row := report.Row{Case: w.name + ": " + c.name, Unit: c.unit, Ours: &v, Required: c.required, Holds: report.Is(c.holds(v))}
 		if peer, ok := median(peers, of); ok {
-			row.compare(peer)
+			row.Compare(PeerRunc, peer)
 		}
 		rows = append(rows, row)
 	}

@@ -19,11 +19,10 @@ import (
 	"runtime"
 
 	"github.com/vzkit/vzkit/bench"
+	"github.com/vzkit/vzkit/bench/hosts"
+	"github.com/vzkit/vzkit/bench/report"
 	"github.com/vzkit/vzkit/internal/fault"
 )
-
-// DefaultDir is the state directory of the lab.
-const DefaultDir = "/var/lib/vzlab-bench"
 
 // Peers.
 const (
@@ -68,10 +67,10 @@ func (c Config) Check() error {
 
 // Result is what was measured, and the object of `vzbench downtime --json`.
 type Result struct {
-	Env  bench.Env `json:"env"`
-	Args []string  `json:"vzmigrate_args"`
-	Rows []Row     `json:"rows"`
-	Runs []Run     `json:"runs"`
+	Env  bench.Env    `json:"env"`
+	Args []string     `json:"vzmigrate_args"`
+	Rows []report.Row `json:"rows"`
+	Runs []Run        `json:"runs"`
 	// Failed says which workloads were given up, and why.
 	Failed []string `json:"failed"`
 }
@@ -85,10 +84,11 @@ func Measure(ctx context.Context, c Config) (result Result, err error) {
 	}
 	// The client outside never waits for another goroutine of this process.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 8))
-	r, err := bringUp(ctx, c)
+	lab, err := hosts.BringUp(ctx, c.Dir, c.Programs)
 	if err != nil {
 		return result, err
 	}
+	r := &rig{lab}
 	for _, s := range series(c, r) {
 		runs, err := s.measure(ctx, c.Progress)
 		result.Runs = append(result.Runs, runs...)
@@ -99,7 +99,7 @@ func Measure(ctx context.Context, c Config) (result Result, err error) {
 		}
 	}
 	result.Rows = Rows(result.Runs)
-	return result, errors.Join(context.Cause(ctx), r.takeDown())
+	return result, errors.Join(context.Cause(ctx), r.TakeDown())
 }
 
 // Check is an error if a workload failed.

@@ -6,22 +6,9 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-)
 
-// Row is one figure. Ours and PeerValue are in Unit; what could not be
-// measured is absent, and what asks nothing has no Required.
-type Row struct {
-	Case      string   `json:"case"`
-	Unit      string   `json:"unit"`
-	Ours      *float64 `json:"ours"`
-	Peer      string   `json:"peer"`
-	PeerValue *float64 `json:"peer_value"`
-	Ratio     *float64 `json:"ratio"` // ours of the peer's
-	Required  string   `json:"required"`
-	Wanted    string   `json:"wanted"`
-	Holds     *bool    `json:"holds"`        // the required; absent if there is none, or nothing to compare with
-	Reached   *bool    `json:"wanted_holds"` // likewise the wanted
-}
+	"github.com/vzkit/vzkit/bench/report"
+)
 
 // Spread is a distribution in milliseconds.
 type Spread struct{ P50, P95, Max float64 }
@@ -65,8 +52,8 @@ var clocks = []clock{
 
 // Rows are the figures of some runs: of each workload the downtime by each
 // clock, then what else is asked of it.
-func Rows(runs []Run) []Row {
-	rows := []Row{}
+func Rows(runs []Run) []report.Row {
+	rows := []report.Row{}
 	for _, w := range workloads {
 		ours, peers := of(runs, w.name, "vzkit"), of(runs, w.name, PeerRunc)
 		if len(ours) == 0 {
@@ -91,19 +78,19 @@ func of(runs []Run, workload, mover string) (some []Run) {
 
 // downtimes are three rows a clock. What is asked is asked of the median of
 // what is seen outside.
-func downtimes(w workload, ours, peers []Run) (rows []Row) {
+func downtimes(w workload, ours, peers []Run) (rows []report.Row) {
 	for _, c := range clocks {
 		our, peer := spread(ours, c.of), spread(peers, c.of)
 		for _, q := range []struct {
 			name      string
 			our, peer float64
 		}{{"p50", our.P50, peer.P50}, {"p95", our.P95, peer.P95}, {"max", our.Max, peer.Max}} {
-			row := Row{Case: fmt.Sprintf("%s: downtime %s, %s", w.name, c.name, q.name), Unit: "ms", Ours: &q.our}
+			row := report.Row{Case: fmt.Sprintf("%s: downtime %s, %s", w.name, c.name, q.name), Unit: "ms", Ours: &q.our}
 			if q.peer > 0 {
-				row.compare(q.peer)
+				row.Compare(PeerRunc, q.peer)
 			}
 			if c.name == "outside" && q.name == "p50" {
-				row.ask(w)
+				ask(&row, w)
 			}
 			rows = append(rows, row)
 		}
@@ -111,20 +98,12 @@ func downtimes(w workload, ours, peers []Run) (rows []Row) {
 	return rows
 }
 
-func (r *Row) compare(peer float64) {
-	r.Peer, r.PeerValue = PeerRunc, &peer
-	if r.Ours != nil && peer > 0 {
-		ratio := *r.Ours / peer
-		r.Ratio = &ratio
-	}
-}
-
 // ask fills in what is asked of the downtime.
-func (r *Row) ask(w workload) {
+func ask(r *report.Row, w workload) {
 	if w.ofPeer > 0 {
 		r.Required = fmt.Sprintf("≤ 1/%.0f of the peer", 1/w.ofPeer)
 		if r.Ratio != nil {
-			r.Holds = yes(*r.Ratio <= w.ofPeer)
+			r.Holds = report.Is(*r.Ratio <= w.ofPeer)
 		}
 	}
 	if w.wanted == 0 {
@@ -139,7 +118,7 @@ func (r *Row) ask(w workload) {
 		}
 		reached = reached && *r.Ratio <= w.wantedOfPeer
 	}
-	r.Reached = yes(reached)
+	r.Reached = report.Is(reached)
 }
 
 // Downtime may grow by so many seconds a GiB, and should not be larger than so
@@ -150,7 +129,7 @@ const (
 )
 
 // growth is how the downtime grows from the small workloads to this one.
-func (w workload) growth(runs []Run) (rows []Row) {
+func (w workload) growth(runs []Run) (rows []report.Row) {
 	if w.name != "write4g" {
 		return nil
 	}
@@ -161,19 +140,17 @@ func (w workload) growth(runs []Run) (rows []Row) {
 	large, _ := p50("write4g")
 	if middle, ok := p50("write1g"); ok {
 		slope := (large - middle) / 1e3 / 3
-		rows = append(rows, Row{
+		rows = append(rows, report.Row{
 			Case: "write4g: growth of downtime from write1g", Unit: "s/GiB", Ours: &slope,
-			Required: fmt.Sprintf("≤ %g", maxSlope), Holds: yes(slope <= maxSlope),
+			Required: fmt.Sprintf("≤ %g", maxSlope), Holds: report.Is(slope <= maxSlope),
 		})
 	}
 	if small, ok := p50("idle64"); ok {
 		times := large / small
-		rows = append(rows, Row{
+		rows = append(rows, report.Row{
 			Case: "write4g: downtime of that of idle64", Unit: "times", Ours: &times,
-			Wanted: fmt.Sprintf("≤ %g", flatWithin), Reached: yes(times <= flatWithin),
+			Wanted: fmt.Sprintf("≤ %g", flatWithin), Reached: report.Is(times <= flatWithin),
 		})
 	}
 	return rows
 }
-
-func yes(b bool) *bool { return &b }

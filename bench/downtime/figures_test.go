@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vzkit/vzkit/bench/hog"
+	"github.com/vzkit/vzkit/bench/report"
 )
 
 // of100 are runs of a workload whose downtimes are all the same.
@@ -18,7 +19,7 @@ func sameRuns(n int, workload, mover string, outside float64) (runs []Run) {
 	return runs
 }
 
-func row(t *testing.T, rows []Row, name string) Row {
+func row(t *testing.T, rows []report.Row, name string) report.Row {
 	t.Helper()
 	for _, r := range rows {
 		if r.Case == name {
@@ -26,7 +27,7 @@ func row(t *testing.T, rows []Row, name string) Row {
 		}
 	}
 	t.Fatalf("no row %q in %+v", name, rows)
-	return Row{}
+	return report.Row{}
 }
 
 func is(b *bool, want bool) bool { return b != nil && *b == want }

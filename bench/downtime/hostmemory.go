@@ -19,7 +19,7 @@ func (r *rig) watchMemory(from, to string) (*hostMemory, error) {
 		memory **probe.Memory
 		before *uint64
 	}{{from, &m.src, &m.srcBefore}, {to, &m.dst, &m.dstBefore}} {
-		memory, err := probe.OfHost(r.host(h.name).Pid())
+		memory, err := probe.OfHost(r.Host(h.name).Pid())
 		if err == nil {
 			*h.before, err = memory.Now()
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vzkit/vzkit/bench/hosts"
 )
 
 // place is where a load runs.
@@ -27,7 +29,7 @@ type load interface {
 // ask runs a shell command in the container and returns what it prints.
 func (p place) ask(ctx context.Context, host, command string) (string, error) {
 	var out bytes.Buffer
-	err := run(p.mover.exec(ctx, host, command), &out)
+	err := hosts.Run(p.mover.exec(ctx, host, command), &out)
 	return strings.TrimSpace(out.String()), err
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/vzkit/vzkit/bench/hosts"
 	"github.com/vzkit/vzkit/internal/lab"
 )
 
@@ -41,13 +42,13 @@ func (p *postgresLoad) start(ctx context.Context) (err error) {
 	if p.client, err = os.MkdirTemp("", "vzbench-"); err != nil {
 		return err
 	}
-	if err := p.rig.unpack(ctx, postgresql, p.client); err != nil {
+	if err := p.rig.Unpack(ctx, postgresql, p.client); err != nil {
 		return err
 	}
 	if _, err := p.ask(ctx, alpha, configure); err != nil {
 		return err
 	}
-	if err := run(p.pgbench(ctx, "-q", "-i", "--unlogged-tables", "-s", scale), nil); err != nil {
+	if err := hosts.Run(p.pgbench(ctx, "-q", "-i", "--unlogged-tables", "-s", scale), nil); err != nil {
 		return err
 	}
 	prewarm := `su postgres -c "psql -qc 'create extension pg_prewarm' -c \"select pg_prewarm('pgbench_accounts')\""`
@@ -71,7 +72,7 @@ func (p *postgresLoad) startBench(ctx context.Context) error {
 // not have one.
 func (p *postgresLoad) pgbench(ctx context.Context, args ...string) *exec.Cmd {
 	argv := []string{"chroot", p.client, "sh", "-c", `exec /usr/lib/postgresql/*/bin/pgbench "$@"`, "pgbench", "-h", address, "-U", "postgres"}
-	return p.rig.on(ctx, lab.Admin, append(append(argv, args...), "postgres")...)
+	return p.rig.On(ctx, lab.Admin, append(append(argv, args...), "postgres")...)
 }
 
 // sums is zero if all that pgbench was told is in the tables.

@@ -3,8 +3,9 @@ package downtime
 import (
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
+
+	"github.com/vzkit/vzkit/bench/report"
 )
 
 // Print writes the result as tables: downtimes by the three clocks side by
@@ -23,7 +24,7 @@ func (r Result) Print(w io.Writer) {
 	}
 	t.Flush()
 	fmt.Fprintln(w)
-	printRows(w, r.Rows)
+	report.Print(w, r.Rows)
 }
 
 func (s Spread) String() string {
@@ -31,43 +32,4 @@ func (s Spread) String() string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f/%.1f/%.1f", s.P50, s.P95, s.Max)
-}
-
-func printRows(w io.Writer, rows []Row) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "figure\tours\tpeer\tratio\trequired\tholds\twanted\treached")
-	for _, r := range rows {
-		if r.Required == "" && r.Wanted == "" {
-			continue
-		}
-		fmt.Fprintln(t, strings.Join([]string{
-			r.Case, number(r.Ours) + " " + r.Unit, number(r.PeerValue), number(r.Ratio),
-			orDash(r.Required), answer(r.Holds), orDash(r.Wanted), answer(r.Reached),
-		}, "\t"))
-	}
-	t.Flush()
-}
-
-func number(v *float64) string {
-	if v == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%.3g", *v)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-func answer(b *bool) string {
-	switch {
-	case b == nil:
-		return "-"
-	case *b:
-		return "yes"
-	}
-	return "no"
 }

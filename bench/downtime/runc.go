@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vzkit/vzkit/bench/hosts"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/lab"
 )
@@ -64,12 +65,12 @@ func (p *runc) start(ctx context.Context, w workload) error {
 	}
 	// As a child of the container's init: CRIU dumps no others.
 	start := "setsid " + strings.Join(w.hogArgs("/usr/bin/vzbench"), " ") + " </dev/null >/dev/null 2>&1 &"
-	return run(p.exec(ctx, alpha, start), nil)
+	return hosts.Run(p.exec(ctx, alpha, start), nil)
 }
 
 // sh runs a script in which runc finds the right CRIU.
 func (p *runc) sh(ctx context.Context, host, script string, more ...string) error {
-	return p.rig.sh(ctx, host, "export PATH=CRIUDIR:$PATH\n"+script, p.vars(more...)...)
+	return p.rig.Sh(ctx, host, "export PATH=CRIUDIR:$PATH\n"+script, p.vars(more...)...)
 }
 
 // prepare makes the bundle, the network and the SSH connections of a host.
@@ -97,7 +98,7 @@ func (p *runc) root(ctx context.Context, host string, w workload) error {
 		return err
 	}
 	if p.tree && host == alpha {
-		if err := p.rig.needTemplate(ctx, w.template); err != nil {
+		if err := p.rig.NeedTemplate(ctx, w.template); err != nil {
 			return err
 		}
 		err := p.sh(ctx, host, `
@@ -109,7 +110,7 @@ func (p *runc) root(ctx context.Context, host string, w workload) error {
 			return err
 		}
 	}
-	return p.sh(ctx, host, "install -m 755 PROGRAM BUNDLE/rootfs/usr/bin/vzbench", "PROGRAM", p.rig.program("vzbench"))
+	return p.sh(ctx, host, "install -m 755 PROGRAM BUNDLE/rootfs/usr/bin/vzbench", "PROGRAM", p.rig.Program("vzbench"))
 }
 
 // network makes the container's network namespace anew, for `runc checkpoint`
@@ -151,7 +152,7 @@ const plugScript = `
 
 // turn leads clients to the container on that host.
 func (p *runc) turn(ctx context.Context, host string) error {
-	return p.sh(ctx, lab.Admin, "ip route replace ADDRESS/32 via HOST", "HOST", p.rig.host(host).Addr().String())
+	return p.sh(ctx, lab.Admin, "ip route replace ADDRESS/32 via HOST", "HOST", p.rig.Host(host).Addr().String())
 }
 
 // moveScript runs at the source. Traffic is dropped meanwhile: the kernel
@@ -176,7 +177,7 @@ func (p *runc) move(ctx context.Context, from, to string) (a account, err error)
 		tree, options = "yes", options+" --empty-ns network"
 	}
 	begin := time.Now()
-	err = p.sh(ctx, from, moveScript, "TO", to, "TREE", tree, "OPTIONS", options, "HOST", p.rig.host(to).Addr().String())
+	err = p.sh(ctx, from, moveScript, "TO", to, "TREE", tree, "OPTIONS", options, "HOST", p.rig.Host(to).Addr().String())
 	a.Total = millis(time.Since(begin))
 	if err == nil {
 		err = errors.Join(p.network(ctx, from), p.sh(ctx, from, "rm -rf IMAGES"), p.sh(ctx, to, "rm -rf IMAGES"))
@@ -185,7 +186,7 @@ func (p *runc) move(ctx context.Context, from, to string) (a account, err error)
 }
 
 func (p *runc) exec(ctx context.Context, host, command string) *exec.Cmd {
-	return p.rig.on(ctx, host, "runc", "exec", "bench", "sh", "-c", command)
+	return p.rig.On(ctx, host, "runc", "exec", "bench", "sh", "-c", command)
 }
 
 func (p *runc) stop(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vzkit/vzkit/bench/hog"
+	"github.com/vzkit/vzkit/bench/hosts"
 	"github.com/vzkit/vzkit/internal/fault"
 )
 
@@ -16,9 +17,9 @@ const (
 
 // Templates of containers.
 const (
-	minimal    = "minimal"
-	debian     = "debian-12-redis"
-	postgresql = "debian-12-postgresql"
+	minimal    = hosts.Minimal
+	debian     = hosts.Debian
+	postgresql = hosts.PostgreSQL
 )
 
 // workload is what runs in a container, and what is asked of its downtime.

@@ -45,7 +45,7 @@ func (v *vzbench) root() *cobra.Command {
 Exit status: 0 all is well, 1 something failed or harm was found, 2 the command
 line cannot be used.`,
 	}
-	root.AddCommand(v.serve(), v.load(), v.ledger(), v.downtime(), v.hog(), v.env(), v.version())
+	root.AddCommand(v.serve(), v.load(), v.ledger(), v.downtime(), v.files(), v.hog(), v.rewrite(), v.env(), v.version())
 	return root
 }
 

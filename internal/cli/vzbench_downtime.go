@@ -13,13 +13,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vzkit/vzkit/bench/downtime"
+	"github.com/vzkit/vzkit/bench/hosts"
 	"github.com/vzkit/vzkit/internal/fault"
 )
 
 func (v *vzbench) downtime() *cobra.Command {
 	c := downtime.Config{Dir: os.Getenv("VZLAB_DIR"), Progress: v.stderr}
 	if c.Dir == "" {
-		c.Dir = downtime.DefaultDir
+		c.Dir = hosts.DefaultDir
 	}
 	var jsonFile, migrateArgs string
 	cmd := &cobra.Command{
@@ -32,7 +33,7 @@ that what the move costs in throughput, memory and bytes. The peer's way,
 ` + "`runc checkpoint`, rsync and `runc restore`" + `, is measured the same way. After
 each move all memory is checked; where anything was lost there is no figure.
 
-The lab's directory is $VZLAB_DIR or ` + downtime.DefaultDir + `; at the end the lab
+The lab's directory is $VZLAB_DIR or ` + hosts.DefaultDir + `; at the end the lab
 is taken down. The programs are those beside this one. The peer is installed
 by scripts/setup bench.
 

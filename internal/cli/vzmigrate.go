@@ -26,6 +26,8 @@ type vzmigrate struct {
 	host          *lifecycle.Host
 	live          bool
 	removeArea    string
+	keepDst       bool
+	layout        string
 	memory        migrate.MemoryOptions
 	deltaCache    string
 	asJSON, quiet bool
@@ -82,6 +84,8 @@ func (v *vzmigrate) flags(f *pflag.FlagSet) {
 	f.BoolVar(&v.live, "live", false, "refuse a container that does not run")
 	f.BoolVar(&v.live, "online", false, "same as --live")
 	f.StringVarP(&v.removeArea, "remove-area", "r", "yes", "remove the private area at the source: yes or no")
+	f.BoolVar(&v.keepDst, "keep-dst", false, "keep the files that have gone over if the move fails; the next one sends what is missing")
+	f.StringVar(&v.layout, "layout", "", "private area at the destination: dir or image; what it is at the source if not given")
 	f.StringVar(&v.memory.Codec, "compress", v.memory.Codec, "codec of memory and files: zstd, lz4, none, or auto: what suits link and CPUs")
 	f.DurationVar(&v.memory.DowntimeLimit, "downtime-limit", v.memory.DowntimeLimit, "freeze the container when its downtime is predicted to be below")
 	f.IntVar(&v.memory.MaxRounds, "max-rounds", v.memory.MaxRounds, "rounds in which memory is sent before it is frozen anyway")
@@ -114,6 +118,13 @@ func (v *vzmigrate) checkArgs(_ *cobra.Command, args []string) error {
 	}
 	if v.removeArea != "yes" && v.removeArea != "no" {
 		return fmt.Errorf("--remove-area is %q, want yes or no", v.removeArea)
+	}
+	if v.layout != "" {
+		l, err := lifecycle.ParseLayout(v.layout)
+		if err != nil {
+			return fmt.Errorf("--layout: %w", err)
+		}
+		v.layout = string(l)
 	}
 	return v.checkMemory()
 }
@@ -242,7 +253,7 @@ func (v *vzmigrate) move(ctx context.Context, args []string, emit func(migrate.E
 func (v *vzmigrate) job(to *ssh.Target, source, dest, container string) (migrate.Job, error) {
 	j := migrate.Job{
 		Container: container, From: source, To: dest, Target: dest,
-		Memory: v.memory, RequireLive: v.live, KeepFiles: v.removeArea == "no",
+		Memory: v.memory, RequireLive: v.live, KeepFiles: v.removeArea == "no", KeepDst: v.keepDst, Layout: v.layout,
 	}
 	if to.Proxied() {
 		return j, nil
@@ -267,7 +278,7 @@ func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container 
 	note := func(line string) { emit(migrate.Event{Kind: migrate.Note, Text: to.Name + ": " + line}) }
 	return migrate.Send(ctx, c, migrate.SendOptions{
 		From: here, To: to.Name, Dial: migrate.Over(to, note), Memory: v.memory,
-		RequireLive: v.live, KeepFiles: v.removeArea == "no", Emit: emit,
+		RequireLive: v.live, KeepFiles: v.removeArea == "no", KeepDst: v.keepDst, Layout: v.layout, Emit: emit,
 	})
 }
 

@@ -1,0 +1,106 @@
+package files
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/vzkit/vzkit/bench/hosts"
+)
+
+// cipher is that of both: the one that vzmigrate and OpenSSH's server agree on
+// (see package transport/ssh), asked for from ssh too.
+const cipher = "aes128-gcm@openssh.com"
+
+// account is what `vzmigrate --json` says of a move, as far as it matters here.
+type account struct {
+	Live   bool    `json:"live"`
+	Total  float64 `json:"total_ms"`
+	Wire   uint64  `json:"wire_bytes"`
+	Phases []phase `json:"phases"`
+	Passes []pass  `json:"passes"`
+}
+
+type phase struct {
+	Name string  `json:"name"`
+	MS   float64 `json:"ms"`
+}
+
+type pass struct {
+	MS     float64 `json:"ms"`
+	Frozen bool    `json:"frozen"`
+}
+
+// move moves the container and keeps its private area where it was. link is
+// how many bytes went between the hosts.
+func (s *stage) move(ctx context.Context, from, to string) (a account, link uint64, err error) {
+	if err := s.settle(); err != nil {
+		return a, 0, err
+	}
+	argv := append([]string{"vzmigrate", "--json", "-r", "no"}, s.MigrateArgs...)
+	cmd := s.On(ctx, from, append(argv, to, ctid)...)
+	before, err := s.linkBytes(from)
+	if err != nil {
+		return a, 0, err
+	}
+	var out bytes.Buffer
+	if err := hosts.Run(cmd, &out); err != nil {
+		return a, 0, err
+	}
+	after, err := s.linkBytes(from)
+	if err != nil {
+		return a, 0, err
+	}
+	if err := json.Unmarshal(out.Bytes(), &a); err != nil {
+		return a, 0, fmt.Errorf("report of vzmigrate: %w", err)
+	}
+	return a, after - before, nil
+}
+
+// errNoPass is of a report that has nothing of what is measured.
+var errNoPass = errors.New("vzmigrate reports too few passes over the files")
+
+// passes are how long the passes took but for the one while the container
+// stood still, which is no phase of its own. All of a stopped container's are
+// here.
+func (a account) passes() (ms []float64) {
+	for _, p := range a.Phases {
+		if p.Name == "files" {
+			ms = append(ms, p.MS)
+		}
+	}
+	return ms
+}
+
+// files is how long all of these took.
+func (a account) files() (sum float64) {
+	for _, ms := range a.passes() {
+		sum += ms
+	}
+	return sum
+}
+
+// second is how long the second pass took, which may be the frozen one.
+func (a account) second() (float64, error) {
+	if passes := a.passes(); len(passes) > 1 {
+		return passes[1], nil
+	}
+	return a.frozen()
+}
+
+// frozen is how long the pass took for which the container stood still.
+func (a account) frozen() (float64, error) {
+	for _, p := range a.Passes {
+		if p.Frozen && a.Live {
+			return p.MS, nil
+		}
+	}
+	for _, p := range a.Phases {
+		if p.Name == "send" && a.Live && len(a.Passes) == 0 {
+			return p.MS, nil
+		}
+	}
+	return 0, errNoPass
+}
