@@ -40,8 +40,8 @@ func (d *destination) stagedConfig() string { return d.host.ConfPath(d.c.ID) + "
 // error it may be called again.
 func (d *destination) adopt() error {
 	d.watch.step("wait for the decision")
-	if err := moveOnce(d.staging, d.c.Private()); err != nil {
-		return fault.New(fault.Copy, "put private area in place: %w", err)
+	if err := d.place(); err != nil {
+		return err
 	}
 	if err := moveOnce(d.stagedConfig(), d.host.ConfPath(d.c.ID)); err != nil {
 		return fault.New(fault.Config, "put config in place: %w", err)
@@ -101,7 +101,8 @@ func (d *destination) settle() (s Settled, err error) {
 		<-d.announced
 		errs = append(errs, d.release())
 	}
-	errs = append(errs, d.tree.Sync(), d.tree.Close(), lifecycle.SyncDir(filepath.Dir(d.c.Private())))
+	errs = append(errs, d.tree.SealRoot(), d.tree.Sync(), d.tree.Close(), d.area.Close())
+	errs = append(errs, d.basis.close(), d.retire(), lifecycle.SyncDir(d.c.Private()), lifecycle.SyncDir(filepath.Dir(d.c.Private())))
 	if d.state != nil {
 		d.worker.Close() // if it was not the one to restore
 		errs = append(errs, d.guard.Close())

@@ -31,7 +31,15 @@ type destination struct {
 	criu      string
 	worker    *criu.Worker // waits for the images
 	staging   string
+	area      *lifecycle.Area // in staging
+	converts  bool            // to another layout than it has at the source
 	tree      *files.Target
+	basis     *basis
+	begun     bool     // files have come
+	passed    bool     // all of them, once
+	placed    bool     // the area is the container's
+	replaced  bool     // staging is what was in its place
+	doomed    []string // directories that nobody needs any more
 	shell     *lifecycle.Shell
 	freezer   freeze.Freezer
 	state     *intake      // of a running container
@@ -109,7 +117,9 @@ func (d *destination) receive(ctx context.Context) error {
 		}
 		return d.conn.WriteJSON(transport.TypeAborted, nil)
 	}
-	return d.hold()
+	err = d.hold()
+	d.sweep(lock)
+	return err
 }
 
 // accept checks the offer, makes the place for the container and says so.
@@ -122,7 +132,7 @@ func (d *destination) accept(ctx context.Context) (*lifecycle.Lock, error) {
 		return nil, err
 	}
 	for _, step := range []func() error{
-		d.check, d.prepare, ctx.Err, func() error { return d.conn.WriteJSON(transport.TypeAccept, nil) },
+		d.check, func() error { return d.prepare(ctx) }, ctx.Err, func() error { return d.conn.WriteJSON(transport.TypeAccept, nil) },
 	} {
 		if err := step(); err != nil {
 			lock.Unlock()
@@ -134,7 +144,7 @@ func (d *destination) accept(ctx context.Context) (*lifecycle.Lock, error) {
 
 // prepare makes the staging directory beside the private area to be, and for a
 // running container the shell that its processes will be in.
-func (d *destination) prepare() error {
+func (d *destination) prepare(ctx context.Context) error {
 	parent := filepath.Dir(d.c.Private())
 	if err := os.MkdirAll(parent, 0o711); err != nil {
 		return fault.New(fault.Copy, "make private areas' directory: %w", err)
@@ -142,15 +152,10 @@ func (d *destination) prepare() error {
 	if err := d.clearStale(); err != nil {
 		return err
 	}
-	d.staging = d.stagingPrefix() + d.offer.ID
-	var err error
-	if d.tree, err = files.NewTarget(d.staging); err != nil {
+	if err := d.makeArea(ctx); err != nil || !d.offer.Live {
 		return err
 	}
-	d.undo.Push("remove "+d.staging, d.tree.Discard)
-	if !d.offer.Live {
-		return nil
-	}
+	var err error
 	if d.shell, err = d.c.Prepare(d.staging); err != nil {
 		return err
 	}
@@ -202,6 +207,7 @@ func (d *destination) storeLimit() uint64 { return d.offer.Memory + d.offer.Memo
 // takeIn reads files, pages and images until all of the state is here, or the
 // source calls it off.
 func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
+	d.lend(ctx)
 	for {
 		typ, payload, err := d.conn.ReadFrame()
 		if errors.Is(err, io.EOF) {
@@ -245,16 +251,59 @@ func (d *destination) takeFiles(ctx context.Context, payload []byte) (last bool,
 		d.watch.start("destination")
 		d.brisk = cgroup.Brisk()
 	}
-	if _, err := d.tree.Receive(ctx, d.conn, append([]byte(nil), payload...)); err != nil {
+	if err := d.receivePass(ctx, append([]byte(nil), payload...)); err != nil {
 		return false, err
 	}
-	if !begin.Frozen {
-		return false, d.conn.WriteJSON(transport.TypeFilesDone, nil)
+	if !begin.Frozen || !d.offer.Live {
+		return begin.Frozen, d.conn.WriteJSON(transport.TypeFilesDone, nil)
 	}
-	if d.offer.Live && !d.state.ended {
+	if !d.state.ended {
 		return false, fault.New(fault.Protocol, "last files before the end of memory")
 	}
 	return true, nil
+}
+
+// receivePass receives one pass; the first must not come before all that is in
+// the base has been told.
+func (d *destination) receivePass(ctx context.Context, begin []byte) error {
+	if !d.begun {
+		if err := d.basis.await(); err != nil {
+			return err
+		}
+		if base := d.basis.base; base != nil {
+			d.tree.UseBase(base.Root())
+		}
+		d.begun = true
+	}
+	_, err := d.tree.Receive(ctx, stateReader{d}, begin)
+	if err = d.basis.endPass(err); err == nil {
+		d.passed = true
+	}
+	return err
+}
+
+// stateReader leaves out what comes in between of a running container's state,
+// which may be dumped while a pass over its files goes on, and what is asked of
+// the base.
+type stateReader struct{ d *destination }
+
+func (r stateReader) ReadFrame() (transport.Type, []byte, error) {
+	for {
+		typ, payload, err := r.d.conn.ReadFrame()
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case typ == transport.TypeFileSign:
+			err = r.d.basis.sign(payload)
+		case typ >= transport.TypeMemoryBegin && typ <= transport.TypeLayout:
+			err = r.d.takeState(typ, payload)
+		default:
+			return typ, payload, nil
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+	}
 }
 
 // takeState takes a frame of a running container's state.

@@ -20,5 +20,15 @@
 // it has to, and the destination keeps the restored container, frozen, until
 // it hears.
 //
+// # Areas
+//
+// The files arrive in an area of the layout that the destination is to have,
+// in a staging directory beside the private area, and are adopted by a rename.
+// Where -r no had left the private area of an earlier stay, the two change
+// places in one step. Such an area, what --keep-dst has left of an attempt that
+// failed, or a container from the same template is the base that package files
+// makes files of. A base is never written, and gone once the container is here
+// only if it was kept for that.
+//
 // The package does not know how pages are found or encoded.
 package migrate

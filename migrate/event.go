@@ -50,11 +50,23 @@ type Report struct {
 	WireBytes   uint64  `json:"wire_bytes"`   // sent, after compression
 	MemoryBytes uint64  `json:"memory_bytes"` // of the container's pages
 	Tracker     string  `json:"tracker"`
-	Dump        string  `json:"dump"` // how the frozen container was dumped; "" if it was not
+	Dump        string  `json:"dump"`   // how the frozen container was dumped; "" if it was not
+	Passes      []Pass  `json:"passes"` // over the files
 	Rounds      []Round `json:"rounds"`
 	LastPages   uint64  `json:"last_pages"` // sent while it stood still
 	Steps       []Step  `json:"steps"`      // where the downtime went, in order
 	Fill        float64 `json:"fill_ms"`    // from its start at the destination until all of its memory was in place
+}
+
+// Pass is one pass over the files.
+type Pass struct {
+	MS      float64 `json:"ms"`
+	Looked  uint64  `json:"looked"`  // entries looked at
+	Entries uint64  `json:"entries"` // sent
+	Bytes   uint64  `json:"bytes"`   // of content
+	Deleted uint64  `json:"deleted"`
+	Frozen  bool    `json:"frozen"`
+	Tracked bool    `json:"tracked"` // only what was seen to change was looked at
 }
 
 // Round is one pre-copy round of memory.

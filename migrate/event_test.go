@@ -58,9 +58,11 @@ func TestEventJSON(t *testing.T) {
 
 // The names are what `vzmigrate --json` promises.
 func TestReportJSON(t *testing.T) {
-	text, err := json.Marshal(Report{Phases: []Phase{{"dump", 1, 2}}, Rounds: []Round{{1, 2, 3, 4, 5, 6, "g"}}})
+	text, err := json.Marshal(Report{Phases: []Phase{{"dump", 1, 2}}, Passes: []Pass{{5, 6, 7, 8, 9, true, true}}, Rounds: []Round{{1, 2, 3, 4, 5, 6, "g"}}})
 	want := `{"ctid":0,"src":"","dst":"","live":false,"downtime_ms":0,"phases":[{"name":"dump","ms":1,"bytes":2}],` +
-		`"total_ms":0,"wire_bytes":0,"memory_bytes":0,"tracker":"","dump":"","rounds":[{"ms":1,"pages":2,"zero":3,"wire_bytes":4,"dirty":5,"predicted_ms":6,"decision":"g"}],` +
+		`"total_ms":0,"wire_bytes":0,"memory_bytes":0,"tracker":"","dump":"",` +
+		`"passes":[{"ms":5,"looked":6,"entries":7,"bytes":8,"deleted":9,"frozen":true,"tracked":true}],` +
+		`"rounds":[{"ms":1,"pages":2,"zero":3,"wire_bytes":4,"dirty":5,"predicted_ms":6,"decision":"g"}],` +
 		`"last_pages":0,"steps":null,"fill_ms":0}`
 	if err != nil || string(text) != want {
 		t.Errorf("%s, %v\nwant %s", text, err, want)

@@ -3,11 +3,13 @@ package migrate
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/vzkit/vzkit/freeze"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/lifecycle"
+	"github.com/vzkit/vzkit/lifecycle/image"
 	"github.com/vzkit/vzkit/transport"
 )
 
@@ -27,8 +29,17 @@ func (s *source) awaitRestored(ctx context.Context) error {
 		checked <- s.dump.CheckFlags()
 	}()
 	var err error
-	if s.tracker != nil { // of the last pages
-		err = s.peer.expect(ctx, transport.TypeRoundDone, nil)
+	var first []transport.Type // in any order
+	if s.tracker != nil {      // of the last pages
+		first = append(first, transport.TypeRoundDone)
+	}
+	if s.beside != nil {
+		first = append(first, transport.TypeFilesDone)
+	}
+	for len(first) > 0 && err == nil {
+		var f frame
+		f, err = s.peer.next(ctx, first...)
+		first = slices.DeleteFunc(first, func(t transport.Type) bool { return t == f.typ })
 	}
 	if err == nil {
 		err = s.peer.expect(ctx, transport.TypeRestored, nil)
@@ -179,15 +190,19 @@ func (s *source) attach(ctx context.Context) error {
 // escapes.
 func (s *source) letGo() error {
 	start := time.Now()
-	errs := []error{s.c.Kill(), s.c.Dismantle()}
-	s.report.WireBytes += s.peer.Counts().SentBytes
-	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
-	s.peer.close()
+	errs := []error{s.c.Kill()}
 	if s.tree != nil {
 		errs = append(errs, s.tree.Close())
 	}
+	if s.release != nil {
+		errs = append(errs, s.release())
+	}
+	errs = append(errs, s.c.Dismantle())
+	s.report.WireBytes += s.peer.Counts().SentBytes
+	errs = append(errs, s.peer.WriteJSON(transport.TypeFinish, nil))
+	s.peer.close()
 	if s.KeepFiles {
-		errs = append(errs, s.c.RetireConfig(".migrated"))
+		errs = append(errs, keep(s.c.Host(), s.c.ID, keptGone, s.c.Private(), s.c.Layout()), s.c.RetireConfig(".migrated"))
 	} else {
 		errs = append(errs, s.c.Remove(".migrated"))
 	}
@@ -216,6 +231,9 @@ func (s *source) redeliver(ctx context.Context, h *lifecycle.Handover) (err erro
 		return err
 	}
 	s.id, s.live, s.report.Live = h.ID, h.Live, h.Live
+	if s.c.Layout() == lifecycle.LayoutImage { // a command that was killed may have left it mounted
+		s.release = image.Image{Dir: s.c.Private()}.Detach
+	}
 	s.Emit(Event{Kind: Note, Text: "delivering the handover of " + h.At.Format(time.DateTime)})
 	if h.Live { // whoever froze it may have died with its hold in place, or not
 		_, _ = freeze.HoldLink(s.c.Venet().HostEnd())

@@ -13,23 +13,55 @@ import (
 	"github.com/vzkit/vzkit/lifecycle/cgroup"
 )
 
-// fileSet is a set of files, by device and inode.
+// fileSet is a set of files, by device and inode, that may be written without
+// anybody being told: those open for writing, with true those mapped shared.
 type fileSet map[[2]uint64]bool
-
-func (s fileSet) has(dev, ino uint64) bool { return s[[2]uint64{dev, ino}] }
 
 // addShared adds the files that a process of the container has mapped shared
 // now. A write to such a mapping changes no time stamp while its page is dirty
 // already, so a file that was mapped when some pass read it belongs to the
 // last pass, whatever its times say and whether or not it is still mapped.
-func (s fileSet) addShared(g *cgroup.Group) error {
+func (s fileSet) addShared(g *cgroup.Group) error { return s.add(g, addMapped) }
+
+// addOpen adds the files that are open for writing now: what io_submit(2)
+// writes is not reported while they are.
+func (s fileSet) addOpen(g *cgroup.Group) error { return s.add(g, addOpen) }
+
+func (s fileSet) add(g *cgroup.Group, of func(pid int, found fileSet) error) error {
 	pids, err := g.Procs()
 	if err != nil {
 		return err
 	}
 	for _, pid := range pids {
-		if err := addMapped(pid, s); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+		if err := of(pid, s); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
 			return err
+		}
+	}
+	return nil
+}
+
+// addOpen looks at the descriptors of a process. The mode of their links tells
+// whether they can be written to (proc_pid_fd(5)).
+func addOpen(pid int, found fileSet) error {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(0)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		var link, file unix.Stat_t
+		if unix.Fstatat(int(d.Fd()), name, &link, unix.AT_SYMLINK_NOFOLLOW) != nil || link.Mode&0o200 == 0 {
+			continue
+		}
+		if unix.Fstatat(int(d.Fd()), name, &file, 0) == nil && file.Mode&unix.S_IFMT == unix.S_IFREG {
+			if key := [2]uint64{file.Dev, file.Ino}; !found[key] {
+				found[key] = false
+			}
 		}
 	}
 	return nil

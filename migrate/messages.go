@@ -15,8 +15,10 @@ type Offer struct {
 	Memory  uint64 `json:"memory"` // bytes in use by the processes
 	Disk    uint64 `json:"disk"`   // bytes allocated by the private area
 	Inodes  uint64 `json:"inodes"`
-	Criu    int    `json:"criu"`    // version of the source's CRIU
-	Streams int    `json:"streams"` // connections that memory will come on
+	Criu    int    `json:"criu"`     // version of the source's CRIU
+	Streams int    `json:"streams"`  // connections that memory will come on
+	Layout  string `json:"layout"`   // that the private area is to have; "" is the config's
+	KeepDst bool   `json:"keep_dst"` // keep files that have come if the move fails
 }
 
 // Attach is the payload of transport.TypeAttach.

@@ -31,6 +31,7 @@ type peer struct {
 	*transport.Conn
 	link   io.Closer
 	frames chan frame
+	base   *known        // of the destination
 	done   chan struct{} // closed by close
 	once   sync.Once
 }
@@ -52,7 +53,7 @@ func hello(role, hostID string) transport.Hello {
 // connect greets the peer on link and begins to read. fail is called with the
 // first error, at most once.
 func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, error) {
-	p := &peer{Conn: transport.NewConn(link, link), link: link, frames: make(chan frame, maxAhead), done: make(chan struct{})}
+	p := &peer{Conn: transport.NewConn(link, link), link: link, frames: make(chan frame, maxAhead), base: newKnown(), done: make(chan struct{})}
 	theirs, _, err := p.Handshake(hello(transport.RoleSender, hostID))
 	if err != nil {
 		link.Close()
@@ -69,6 +70,7 @@ func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, e
 }
 
 // read passes control frames on. They are few and small, so each is copied.
+// What is about the destination's base is more, and goes another way.
 func (p *peer) read(fail func(error)) {
 	defer close(p.frames)
 	for {
@@ -76,10 +78,18 @@ func (p *peer) read(fail func(error)) {
 		if errors.Is(err, io.EOF) {
 			err = fault.New(fault.Connect, "destination closed the connection")
 		}
+		taken := false
+		if err == nil {
+			taken, err = p.base.take(typ, payload)
+		}
 		if err != nil {
 			fail(err)
+			p.base.fail(err)
 			p.frames <- frame{err: err}
 			return
+		}
+		if taken {
+			continue
 		}
 		p.frames <- frame{typ: typ, payload: append([]byte(nil), payload...)}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/files"
 	"github.com/vzkit/vzkit/transport/memory"
 )
 
@@ -109,9 +110,13 @@ func (s *source) preCopy(parent context.Context) error {
 	}
 }
 
-// lastRound makes the dump ready and sends what was written meanwhile.
+// lastRound makes the dump ready, looks at all files once more, since changes of
+// inode flags are not reported, and sends what was written meanwhile.
 func (s *source) lastRound(ctx context.Context, p *plan) error {
-	if err := s.prepareDump(); err != nil || s.tracker.Dirty() == 0 {
+	if err := s.prepareDump(); err != nil {
+		return err
+	}
+	if _, err := s.livePass(ctx, files.PassOptions{All: true}); err != nil || s.tracker.Dirty() == 0 {
 		return err
 	}
 	_, err := s.round(ctx, p, true)

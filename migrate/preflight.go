@@ -23,6 +23,9 @@ const (
 	spareInodes = 1024
 )
 
+// inodeSize is what an inode takes in an image, in bytes.
+const inodeSize = 256
+
 // check refuses an offer that this host cannot take, before any side effect.
 func (d *destination) check() error {
 	o := d.offer
@@ -42,13 +45,20 @@ func (d *destination) check() error {
 	if d.c, err = d.host.With(o.CTID, f); err != nil {
 		return err
 	}
+	if err := d.chooseLayout(); err != nil {
+		return err
+	}
 	if err := d.checkAbsent(); err != nil {
 		return err
 	}
 	if err := d.c.CheckFree(); err != nil {
 		return err
 	}
-	if err := checkDisk(filepath.Dir(d.c.Private()), o.Disk, o.Inodes); err != nil {
+	bytes, inodes := o.Disk, o.Inodes
+	if d.c.Layout() == lifecycle.LayoutImage { // its inodes are within
+		bytes, inodes = bytes+inodes*inodeSize, 1
+	}
+	if err := checkDisk(filepath.Dir(d.c.Private()), bytes, inodes); err != nil {
 		return err
 	}
 	if !o.Live {
@@ -60,11 +70,17 @@ func (d *destination) check() error {
 	return d.findCriu()
 }
 
+// checkAbsent refuses a container that is here. What vzmigrate -r no has kept
+// is no container any more.
 func (d *destination) checkAbsent() error {
-	for _, path := range []string{d.host.ConfPath(d.c.ID), d.c.Private()} {
+	paths := []string{d.host.ConfPath(d.c.ID)}
+	if k := findKept(d.host, d.c.ID, keptGone); k == nil || k.Path != d.c.Private() {
+		paths = append(paths, d.c.Private())
+	}
+	for _, path := range paths {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 			return fault.New(fault.Exists, "container %d is there already: %q exists", d.c.ID, path).
-				WithHint("Destroy it there first. Files without a config, such as vzmigrate -r no keeps, are in no use: move them away.")
+				WithHint("Destroy it there first. Files without a config are in no use: move them away.")
 		}
 	}
 	return nil

@@ -117,6 +117,8 @@ type Job struct {
 	Memory      MemoryOptions `json:"memory"`
 	RequireLive bool          `json:"require_live"`
 	KeepFiles   bool          `json:"keep_files"`
+	KeepDst     bool          `json:"keep_dst"`
+	Layout      string        `json:"layout,omitempty"`
 }
 
 // Drive has the source do a job and passes its events on. The source connects
@@ -213,7 +215,8 @@ func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Rep
 	}
 	target.Name = j.To // as the user calls it
 	return Send(ctx, c, SendOptions{
-		From: j.From, To: j.To, Memory: j.Memory, RequireLive: j.RequireLive, KeepFiles: j.KeepFiles, Emit: emit,
+		From: j.From, To: j.To, Memory: j.Memory, RequireLive: j.RequireLive,
+		KeepFiles: j.KeepFiles, KeepDst: j.KeepDst, Layout: j.Layout, Emit: emit,
 		Dial: Over(target, func(line string) { emit(Event{Kind: Note, Text: j.To + ": " + line}) }),
 	})
 }

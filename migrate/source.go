@@ -26,6 +26,8 @@ type SendOptions struct {
 	Memory      MemoryOptions
 	RequireLive bool        // refuse a container that does not run (--live)
 	KeepFiles   bool        // leave the private area at the source (-r no)
+	KeepDst     bool        // a move that fails leaves the files that have gone over, for the next one
+	Layout      string      // of the private area at the destination; "" is what it is here
 	Emit        func(Event) // told what happens; must be quick
 }
 
@@ -40,14 +42,18 @@ type source struct {
 	began   time.Time
 	report  Report
 	peer    *peer
-	streams []*peer // further connections, for memory
+	streams []*peer      // further connections, for memory
+	dir     string       // with the container's files
+	release func() error // them
 	tree    *files.Source
+	base    *files.SourceBase // what the destination has that is like them, or nil
 	pass    int
 	disk    uint64 // bytes of the private area, about what the first pass sends
 	memory  uint64 // bytes in use by the processes, about what the dump sends
 	cgroup  *cgroup.Group
-	mapped  fileSet // shared mappings seen so far
-	frozen  *frozen // once the container stands still
+	mapped  fileSet    // shared mappings seen so far
+	beside  chan error // the outcome of the pass beside the dump
+	frozen  *frozen    // once the container stands still
 	watch   stopwatch
 	resumed bool // at the destination
 	undo    undo.Stack
@@ -97,7 +103,7 @@ func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, 
 
 func newSource(c *lifecycle.Container, o SendOptions) *source {
 	s := &source{SendOptions: o, c: c, began: time.Now(), mapped: fileSet{}}
-	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Rounds: []Round{}, Phases: []Phase{}, Steps: []Step{}}
+	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Passes: []Pass{}, Rounds: []Round{}, Phases: []Phase{}, Steps: []Step{}}
 	return s
 }
 
@@ -111,7 +117,7 @@ func (s *source) move(parent context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.connect, s.sendOffer, s.sendFiles, s.preCopy, s.sendState, s.awaitRestored,
+		s.connect, s.openFiles, s.sendOffer, s.sendFiles, s.preCopy, s.sendState, s.awaitRestored,
 		func(context.Context) error { return s.record(parent) },
 	} {
 		if err := step(ctx); err != nil {
@@ -178,11 +184,20 @@ func (s *source) connect(ctx context.Context) error {
 	return nil
 }
 
+// openFiles makes the container's files accessible until the move is over.
+func (s *source) openFiles(ctx context.Context) (err error) {
+	if s.dir, s.release, err = s.c.Files(ctx); err != nil {
+		return err
+	}
+	s.undo.Push("unmount "+s.dir, s.release)
+	return nil
+}
+
 func (s *source) sendOffer(ctx context.Context) error {
 	start := time.Now()
-	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live, Streams: s.Memory.Streams}
+	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live, Streams: s.Memory.Streams, Layout: s.Layout, KeepDst: s.KeepDst}
 	var err error
-	if offer.Disk, offer.Inodes, err = files.Measure(ctx, s.c.Private()); err != nil {
+	if offer.Disk, offer.Inodes, err = files.Measure(ctx, s.dir); err != nil {
 		return err
 	}
 	s.disk = offer.Disk
@@ -206,7 +221,16 @@ func (s *source) sendOffer(ctx context.Context) error {
 		return err
 	}
 	s.done("check", start, 0)
-	return nil
+	return s.hearBase(ctx)
+}
+
+// hearBase waits until the destination has told what it has already.
+func (s *source) hearBase(ctx context.Context) (err error) {
+	start := time.Now()
+	if s.base, err = s.peer.base.base(ctx); s.base != nil {
+		s.done("base", start, 0)
+	}
+	return err
 }
 
 // rollBack makes the container run here as before, then the destination clean.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/internal/fault"
+	"github.com/vzkit/vzkit/lifecycle/image"
 )
 
 // stagingPrefix begins the names of the container's staging directories; the
@@ -22,9 +23,9 @@ func (d *destination) stagingPrefix() string {
 // because it was killed or the host went down. The container is not here and
 // its lock is ours, so nobody needs any of it.
 func (d *destination) clearStale() error {
-	errs := []error{d.c.Kill(), d.c.Dismantle(), d.c.Sweep()}
+	errs := []error{d.c.Kill(), d.c.Dismantle()}
 	images := filepath.Join(d.host.Run, "restore", fmt.Sprintf("%d-", d.c.ID))
-	for _, prefix := range []string{d.stagingPrefix(), d.host.ConfPath(d.c.ID) + ".", images} {
+	for _, prefix := range []string{d.host.ConfPath(d.c.ID) + ".", images} {
 		found, err := filepath.Glob(prefix + "*")
 		errs = append(errs, err)
 		for _, path := range found {
@@ -35,8 +36,22 @@ func (d *destination) clearStale() error {
 			errs = append(errs, os.RemoveAll(path))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, d.clearStaging(), d.c.Sweep())...); err != nil {
 		return fault.New(fault.Copy, "clear what an earlier migration left: %w", err)
 	}
 	return nil
+}
+
+// clearStaging dooms staging directories, and what belongs to them.
+func (d *destination) clearStaging() error {
+	prefix := d.stagingPrefix()
+	found, err := filepath.Glob(prefix + "*")
+	errs := []error{err}
+	for _, path := range found {
+		id := strings.TrimSuffix(strings.TrimPrefix(path, prefix), asideSuffix)
+		if uuids.MatchString(id) {
+			errs = append(errs, image.Image{Dir: path}.Unmount(), d.doom(path))
+		}
+	}
+	return errors.Join(errs...)
 }

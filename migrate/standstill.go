@@ -59,7 +59,7 @@ const freezeTimeout = 10 * time.Second
 func (s *source) sendState(ctx context.Context) error {
 	if !s.live {
 		start := time.Now()
-		n, err := s.sendPass(ctx, true)
+		n, err := s.lastPass(ctx)
 		s.done("files", start, n)
 		return err
 	}
@@ -203,6 +203,8 @@ func (s *source) sendFrozen(ctx context.Context) error {
 	if err := s.peer.WriteJSON(transport.TypeMemoryBegin, nil); err != nil {
 		return err
 	}
+	s.startBeside(ctx)
+	defer s.endBeside() // also after a dump that failed: nothing may use the connection any more
 	layout, err := s.settle(ctx)
 	if err != nil {
 		return err
@@ -291,7 +293,7 @@ func (s *source) afterDump(stats dump.Stats) error {
 	}); err != nil {
 		return err
 	}
-	sent, err := s.sendPass(context.Background(), true)
+	sent, err := s.lastPass(context.Background())
 	s.standstill(phaseSend, sent)
 	s.watch.step("last changed files go over")
 	return err

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	aDir  = 0o040755
-	aFile = 0o100644
-	aLink = 0o120777
+	aDir    = 0o040755
+	aFile   = 0o100644
+	aLink   = 0o120777
+	aDevice = 0o020666
 )
 
 // abuse is something that no honest source does.
@@ -122,7 +123,7 @@ func accepted(parts ...[]byte) func(*receiver, migrate.Offer) {
 }
 
 func TestAbuseOfFiles(t *testing.T) {
-	begin := frame(transport.TypeFilesBegin, `{"pass":1,"frozen":false}`)
+	begin := frame(transport.TypeFilesBegin, `{"pass":1,"frozen":false,"seed":"1"}`)
 	root := frame(transport.TypeFileEntry, entry("", aDir, ""))
 	files := func(entries ...[]byte) func(*receiver, migrate.Offer) {
 		parts := [][]byte{begin, root}
@@ -138,7 +139,7 @@ func TestAbuseOfFiles(t *testing.T) {
 		{"corrupt entry", accepted(begin, flipped(root, 15)), fault.Protocol, 26},
 		{"corrupt checksum", accepted(begin, flipped(root, 9)), fault.Protocol, 26},
 		{"long entry", accepted(begin, header(transport.TypeFileEntry, 1<<30)), fault.Protocol, 26},
-		{"second pass first", accepted(frame(transport.TypeFilesBegin, `{"pass":2,"frozen":false}`)), fault.Protocol, 26},
+		{"second pass first", accepted(frame(transport.TypeFilesBegin, `{"pass":2,"frozen":false,"seed":"1"}`)), fault.Protocol, 26},
 		{"entry before the pass", accepted(root), fault.Protocol, 26},
 		{"data without a file", accepted(begin, root, frame(transport.TypeFileData, make([]byte, 9))), fault.Protocol, 26},
 		{"entry without its parent", files(entry("a/b/c", aDir, "")), fault.Protocol, 26},
@@ -147,6 +148,18 @@ func TestAbuseOfFiles(t *testing.T) {
 		{"hard link out", files(link("evil", "../../../../etc/passwd")), fault.Protocol, 26},
 		{"hard link through a link", files(entry("out", aLink, "/etc"), link("evil", "out/passwd")), fault.Protocol, 26},
 		{"counts that lie", accepted(begin, root, frame(transport.TypeFilesEnd, `{"entries":7,"bytes":0,"deleted":0}`)), fault.Protocol, 26},
+		{"batch elsewhere", accepted(begin, root, frame(transport.TypeFileBatch, batch("../evil", entry("f", aFile, "")))), fault.Protocol, 26},
+		{"batch with a path", accepted(begin, root, frame(transport.TypeFileBatch, batch("", entry("../evil", aFile, "")))), fault.Protocol, 26},
+		{"batch with a device", accepted(begin, root, frame(transport.TypeFileBatch, batch("", entry("evil", aDevice, "")))), fault.Protocol, 26},
+		{"batch through a link", accepted(begin, root, frame(transport.TypeFileEntry, entry("out", aLink, "/tmp")),
+			frame(transport.TypeFileBatch, batch("out", entry("vzkit-evil", aFile, "")))), fault.Protocol, 26},
+		{"batch cut short", accepted(begin, root, frame(transport.TypeFileBatch, batch("", entry("f", aFile, ""))[:40]),
+			frame(transport.TypeFilesEnd, `{"entries":2,"bytes":0,"deleted":0}`)), fault.Protocol, 26},
+		{"aside elsewhere", accepted(begin, root, frame(transport.TypeFileAside, numbered(1, "../evil"))), fault.Protocol, 26},
+		{"back of nothing", accepted(begin, root, frame(transport.TypeFileBack, numbered(1, "f"))), fault.Protocol, 26},
+		{"copy without a file", accepted(begin, root, frame(transport.TypeFileCopy, make([]byte, 28))), fault.Protocol, 26},
+		{"hole without a file", accepted(begin, root, frame(transport.TypeFileHole, make([]byte, 16))), fault.Protocol, 26},
+		{"signature of what is elsewhere", accepted(begin, root, frame(transport.TypeFileSign, append(make([]byte, 4), "\x00\x07../evil"...))), fault.Protocol, 26},
 		{"delete elsewhere", accepted(begin, root, frame(transport.TypeFileDelete, "../../../../tmp")), fault.Protocol, 26},
 	}
 	for _, path := range []string{"..", "../evil", "/evil", "a/../../evil", ".", "./evil", "a//b", "evil/", "a\x00b", strings.Repeat("x", 300)} {
@@ -160,7 +173,7 @@ func TestAbuseOfMemory(t *testing.T) {
 	memory := func(parts ...[]byte) func(*receiver, migrate.Offer) {
 		return accepted(append([][]byte{begin}, parts...)...)
 	}
-	last := frame(transport.TypeFilesBegin, `{"pass":1,"frozen":true}`)
+	last := frame(transport.TypeFilesBegin, `{"pass":1,"frozen":true,"seed":"1"}`)
 	root := frame(transport.TypeFileEntry, entry("", aDir, ""))
 	lastEnd := frame(transport.TypeFilesEnd, `{"entries":1,"bytes":0,"deleted":0}`)
 	memoryEnd := frame(transport.TypeMemoryEnd, `{"images":1,"pages":0}`)

@@ -137,9 +137,24 @@ func entry(path string, mode uint32, target string) []byte {
 		b = binary.BigEndian.AppendUint32(b, v)
 	}
 	b = append(b, make([]byte, 8+2*(8+4))...) // size, times
+	b = append(b, make([]byte, 4+4+1+2)...)   // flags, project, no basis
 	b = binary.BigEndian.AppendUint16(b, uint16(len(target)))
 	b = append(b, target...)
 	return append(b, 0, 0) // no extended attributes
+}
+
+// batch encodes the payload of a file-batch: entries of a directory, empty ones.
+func batch(dir string, entries ...[]byte) []byte {
+	b := append(binary.BigEndian.AppendUint16(nil, uint16(len(dir))), dir...)
+	for _, e := range entries {
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(e))), e...)
+	}
+	return b
+}
+
+// numbered encodes the payload of a file-aside or file-back.
+func numbered(n uint64, path string) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, n), path...)
 }
 
 // link encodes the payload of a file-entry for one more hard link.
