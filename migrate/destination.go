@@ -26,6 +26,7 @@ type destination struct {
 	host      *lifecycle.Host
 	conn      *transport.Conn
 	offer     Offer
+	accepted  Accepted
 	source    string // host id of the source
 	c         *lifecycle.Container
 	criu      string
@@ -132,7 +133,7 @@ func (d *destination) accept(ctx context.Context) (*lifecycle.Lock, error) {
 		return nil, err
 	}
 	for _, step := range []func() error{
-		d.check, func() error { return d.prepare(ctx) }, ctx.Err, func() error { return d.conn.WriteJSON(transport.TypeAccept, nil) },
+		d.check, func() error { return d.prepare(ctx) }, ctx.Err, func() error { return d.conn.WriteJSON(transport.TypeAccept, d.accepted) },
 	} {
 		if err := step(); err != nil {
 			lock.Unlock()
@@ -152,10 +153,13 @@ func (d *destination) prepare(ctx context.Context) error {
 	if err := d.clearStale(); err != nil {
 		return err
 	}
-	if err := d.makeArea(ctx); err != nil || !d.offer.Live {
+	err := d.makeArea(ctx)
+	if err == nil {
+		err = d.findLosses()
+	}
+	if err != nil || !d.offer.Live {
 		return err
 	}
-	var err error
 	if d.shell, err = d.c.Prepare(d.staging); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type Offer struct {
 	Disk    uint64 `json:"disk"`   // bytes allocated by the private area
 	Inodes  uint64 `json:"inodes"`
 	Criu    int    `json:"criu"`     // version of the source's CRIU
+	Lossy   bool   `json:"lossy"`    // what the destination's file system cannot keep is left out
 	Streams int    `json:"streams"`  // connections that memory will come on
 	Layout  string `json:"layout"`   // that the private area is to have; "" is the config's
 	KeepDst bool   `json:"keep_dst"` // keep files that have come if the move fails

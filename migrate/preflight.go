@@ -98,7 +98,7 @@ func checkDisk(dir string, bytes, inodes uint64) error {
 		return fault.New(fault.NoSpace, "look at free space of %q: %w", dir, err)
 	}
 	free := st.Bavail * uint64(st.Bsize)
-	if free < bytes+spareBytes {
+	if st.Blocks > 0 && free < bytes+spareBytes { // some have no limit, and no blocks
 		return fault.New(fault.NoSpace, "%q has %d MiB free, %d MiB are needed", dir, free>>20, (bytes+spareBytes)>>20).
 			WithHint("Free disk space on the destination.")
 	}

@@ -115,6 +115,7 @@ type Job struct {
 	Port        int           `json:"port,omitempty"`
 	KnownHosts  []byte        `json:"known_hosts,omitempty"` // the destination's host keys that the user trusts
 	Memory      MemoryOptions `json:"memory"`
+	Files       FileOptions   `json:"files"`
 	RequireLive bool          `json:"require_live"`
 	KeepFiles   bool          `json:"keep_files"`
 	KeepDst     bool          `json:"keep_dst"`
@@ -215,7 +216,7 @@ func (j Job) run(ctx context.Context, h *lifecycle.Host, emit func(Event)) (*Rep
 	}
 	target.Name = j.To // as the user calls it
 	return Send(ctx, c, SendOptions{
-		From: j.From, To: j.To, Memory: j.Memory, RequireLive: j.RequireLive,
+		From: j.From, To: j.To, Memory: j.Memory, Files: j.Files, RequireLive: j.RequireLive,
 		KeepFiles: j.KeepFiles, KeepDst: j.KeepDst, Layout: j.Layout, Emit: emit,
 		Dial: Over(target, func(line string) { emit(Event{Kind: Note, Text: j.To + ": " + line}) }),
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/files"
 	"github.com/vzkit/vzkit/transport/memory"
+	"github.com/vzkit/vzkit/transport/pace"
 )
 
 // SendOptions say what goes where, and how.
@@ -24,6 +25,7 @@ type SendOptions struct {
 	From, To    string // the hosts, as the user calls them
 	Dial        Dialer
 	Memory      MemoryOptions
+	Files       FileOptions
 	RequireLive bool        // refuse a container that does not run (--live)
 	KeepFiles   bool        // leave the private area at the source (-r no)
 	KeepDst     bool        // a move that fails leaves the files that have gone over, for the next one
@@ -57,6 +59,7 @@ type source struct {
 	watch   stopwatch
 	resumed bool // at the destination
 	undo    undo.Stack
+	limiter *pace.Limiter // nil: no limit
 	cancel  context.CancelCauseFunc
 	tracker track.Tracker  // nil: all memory is dumped while the container stands still
 	pages   *memory.Sender // of what the tracker finds
@@ -117,7 +120,8 @@ func (s *source) move(parent context.Context) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		s.connect, s.openFiles, s.sendOffer, s.sendFiles, s.preCopy, s.sendState, s.awaitRestored,
+		s.connect, s.openFiles, s.sendOffer,
+		func(ctx context.Context) error { return s.politely(func() error { return s.sendFiles(ctx) }) }, s.preCopy, s.sendState, s.awaitRestored,
 		func(context.Context) error { return s.record(parent) },
 	} {
 		if err := step(ctx); err != nil {
@@ -169,7 +173,7 @@ func (s *source) connect(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(fault.Connect, err)
 	}
-	s.peer, err = connect(link, s.hostID, func(err error) { s.cancel(err) })
+	s.peer, err = connect(s.paced(link), s.hostID, func(err error) { s.cancel(err) })
 	if err != nil {
 		return err
 	}
@@ -195,7 +199,7 @@ func (s *source) openFiles(ctx context.Context) (err error) {
 
 func (s *source) sendOffer(ctx context.Context) error {
 	start := time.Now()
-	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live, Streams: s.Memory.Streams, Layout: s.Layout, KeepDst: s.KeepDst}
+	offer := Offer{ID: s.id, CTID: s.c.ID, Config: string(s.c.Conf.Bytes()), Live: s.live, Streams: s.Memory.Streams, Lossy: s.Files.Lossy, Layout: s.Layout, KeepDst: s.KeepDst}
 	var err error
 	if offer.Disk, offer.Inodes, err = files.Measure(ctx, s.dir); err != nil {
 		return err
@@ -217,9 +221,11 @@ func (s *source) sendOffer(ctx context.Context) error {
 	if err := s.peer.WriteJSON(transport.TypeOffer, offer); err != nil {
 		return err
 	}
-	if err := s.peer.expect(ctx, transport.TypeAccept, nil); err != nil {
+	var accepted Accepted
+	if err := s.peer.expect(ctx, transport.TypeAccept, &accepted); err != nil {
 		return err
 	}
+	s.tellLosses(accepted)
 	s.done("check", start, 0)
 	return s.hearBase(ctx)
 }
@@ -236,6 +242,7 @@ func (s *source) hearBase(ctx context.Context) (err error) {
 // rollBack makes the container run here as before, then the destination clean.
 // It returns the cause of the failure, which the peer may know better.
 func (s *source) rollBack(parent, ctx context.Context, err error) error {
+	s.hurry()
 	if s.frozen != nil { // first of all; nothing below may keep it waiting
 		if terr := s.frozen.release(s.c); terr != nil {
 			err = errors.Join(err, terr)

@@ -142,6 +142,7 @@ func (s *source) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.hurry()
 	detour := s.openDetour()
 	s.watch.start("source")
 	f, err := standStill(ctx, s.c, z, detour)

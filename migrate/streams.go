@@ -39,7 +39,7 @@ func (s *source) openStreams(ctx context.Context) ([]wire.FrameWriter, error) {
 		if err != nil {
 			return nil, fault.Wrap(fault.Connect, err)
 		}
-		p, err := connect(link, s.hostID, func(err error) { s.cancel(err) })
+		p, err := connect(s.paced(link), s.hostID, func(err error) { s.cancel(err) })
 		if err != nil {
 			return nil, err
 		}

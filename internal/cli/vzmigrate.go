@@ -18,6 +18,7 @@ import (
 	"github.com/vzkit/vzkit/migrate"
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/memory"
+	"github.com/vzkit/vzkit/transport/pace"
 	"github.com/vzkit/vzkit/transport/ssh"
 )
 
@@ -29,6 +30,8 @@ type vzmigrate struct {
 	keepDst       bool
 	layout        string
 	memory        migrate.MemoryOptions
+	files         migrate.FileOptions
+	rate          string // of files
 	deltaCache    string
 	asJSON, quiet bool
 	times         bool
@@ -96,6 +99,9 @@ func (v *vzmigrate) flags(f *pflag.FlagSet) {
 	f.StringVar(&v.deltaCache, "delta-cache", "64M", "memory at the source for sending changed pages as differences; 0 for none")
 	f.IntVar(&v.memory.Streams, "streams", v.memory.Streams, "SSH connections that carry memory")
 	f.BoolVar(&v.memory.Verify, "verify-tracking", false, "compare all memory with what was sent before it is handed over")
+	f.StringVar(&v.rate, "bwlimit", "0", "most bytes a second to send while the container runs, such as 10M; 0 for no limit")
+	f.BoolVar(&v.files.Polite, "polite", false, "read files only when nobody else wants the disk or the CPU")
+	f.BoolVar(&v.files.Lossy, "lossy", false, "leave out what the destination's file system cannot keep")
 	f.BoolVar(&v.asJSON, "json", false, "print the report as one JSON object")
 	f.BoolVarP(&v.times, "times", "t", false, "show where the downtime went, step by step")
 	f.BoolVarP(&v.quiet, "quiet", "q", false, "print errors only")
@@ -125,6 +131,10 @@ func (v *vzmigrate) checkArgs(_ *cobra.Command, args []string) error {
 			return fmt.Errorf("--layout: %w", err)
 		}
 		v.layout = string(l)
+	}
+	var err error
+	if v.files.Rate, err = pace.ParseLimit(v.rate); err != nil {
+		return fmt.Errorf("--bwlimit: %w", err)
 	}
 	return v.checkMemory()
 }
@@ -253,7 +263,7 @@ func (v *vzmigrate) move(ctx context.Context, args []string, emit func(migrate.E
 func (v *vzmigrate) job(to *ssh.Target, source, dest, container string) (migrate.Job, error) {
 	j := migrate.Job{
 		Container: container, From: source, To: dest, Target: dest,
-		Memory: v.memory, RequireLive: v.live, KeepFiles: v.removeArea == "no", KeepDst: v.keepDst, Layout: v.layout,
+		Memory: v.memory, Files: v.files, RequireLive: v.live, KeepFiles: v.removeArea == "no", KeepDst: v.keepDst, Layout: v.layout,
 	}
 	if to.Proxied() {
 		return j, nil
@@ -277,7 +287,7 @@ func (v *vzmigrate) moveFromHere(ctx context.Context, to *ssh.Target, container 
 	}
 	note := func(line string) { emit(migrate.Event{Kind: migrate.Note, Text: to.Name + ": " + line}) }
 	return migrate.Send(ctx, c, migrate.SendOptions{
-		From: here, To: to.Name, Dial: migrate.Over(to, note), Memory: v.memory,
+		From: here, To: to.Name, Dial: migrate.Over(to, note), Memory: v.memory, Files: v.files,
 		RequireLive: v.live, KeepFiles: v.removeArea == "no", KeepDst: v.keepDst, Layout: v.layout, Emit: emit,
 	})
 }
