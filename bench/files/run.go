@@ -97,5 +97,5 @@ func (s *stage) again(ctx context.Context) (synced, error) {
 }
 
 func (s *stage) dropCopy(ctx context.Context) error {
-	return s.Sh(ctx, hosts.Beta, "rm -rf COPIED", "COPIED", copied)
+	return s.Sh(ctx, hosts.Beta, putBy, "WHAT", copied)
 }
