@@ -123,11 +123,7 @@ func (s *source) sendPass(ctx context.Context, o files.PassOptions) (Pass, error
 		}
 		o.Writers = s.mapped
 	}
-	codec, err := s.Memory.FileCodec()
-	if err != nil {
-		return Pass{}, err
-	}
-	o.Pass, o.Codec, o.Progress = s.pass, codec, s.progress()
+	o.Pass, o.Codec, o.Progress = s.pass, s.Memory.Codec, s.progress()
 	stats, err := s.tree.Pass(ctx, s.peer, o)
 	return Pass{
 		MS: millis(time.Since(start)), Looked: stats.Entries, Entries: stats.Sent, Bytes: stats.Bytes, Deleted: stats.Deleted,

@@ -76,6 +76,9 @@ func (l liar) play() error {
 	if err := l.WriteJSON(transport.TypeAccept, nil); err != nil {
 		return err
 	}
+	if err := l.WriteJSON(transport.TypeBaseEnd, nil); err != nil {
+		return err
+	}
 	for {
 		typ, payload, err := l.ReadFrame()
 		if err != nil {

@@ -58,7 +58,7 @@ func (h host) leftovers(t testing.TB) string {
 	return h.sh(t, `
 		ls -d /run/vz/[0-9]*.json /run/vz/restore/* /run/vz/dump/* /run/vz/hold/* \
 			/var/lib/vz/private/* /var/lib/vz/private/.[a-z]* /var/lib/vz/root/* /var/lib/vz/handover/*.json 2>/dev/null
-		rm -f /etc/vz/conf/*.conf.migrated /etc/vz/conf/*.conf.destroyed /var/lib/vz/handover/*.adopted
+		rm -f /etc/vz/conf/*.conf.migrated /etc/vz/conf/*.conf.destroyed /var/lib/vz/handover/*.adopted /var/lib/vz/handover/*.kept
 		find /etc/vz/conf -type f 2>/dev/null
 		awk '$2 ~ "^/(var/lib/vz/(root|private)|run/vz|usr/local/lib/vzkit|usr/s?bin|usr/local/s?bin|proc)/"' /proc/self/mounts
 		ls -d /sys/fs/cgroup/*/vz/[0-9]* /sys/fs/cgroup/vz/[0-9]* 2>/dev/null

@@ -4,9 +4,11 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/pack"
 )
 
 // ahead bounds the jobs between the scanner and the wire, each with at most
@@ -18,7 +20,7 @@ const ahead = 24
 type pipeline struct {
 	w        FrameWriter
 	packed   packedWriter // w, if it takes packed frames
-	codec    transport.Codec
+	link     pack.Link
 	progress func(Stats)
 
 	parent context.Context
@@ -40,12 +42,13 @@ type packedWriter interface {
 
 // job is some frames that follow one another.
 type job struct {
-	work func(w *worker, j *job) error // fills in the frames; nil: they are there
-	out  []outFrame
-	buf  []byte // that out points into
-	wire []byte // packed
-	stat Stats
-	err  error
+	work  func(w *worker, j *job) error // fills in the frames; nil: they are there
+	out   []outFrame
+	buf   []byte // that out points into
+	wire  []byte // packed
+	plain int    // bytes of buf that wire is of
+	stat  Stats
+	err   error
 
 	results []result
 	done    chan struct{}
@@ -54,11 +57,13 @@ type job struct {
 // outFrame is one frame, by where its payload ends in the job's buffer.
 type outFrame struct {
 	typ         transport.Type
-	end, packed int // packed: where it ends in the job's wire; 0 if it is not
+	codec       transport.Codec
+	seen        bool // a worker has decided whether to pack it
+	end, packed int  // packed: where it ends in the job's wire; 0 if it is not
 }
 
 func newPipeline(ctx context.Context, w FrameWriter, o PassOptions) *pipeline {
-	p := &pipeline{w: w, codec: o.Codec, progress: o.Progress, todo: make(chan *job, ahead), order: make(chan *job, ahead), free: make(chan *job, ahead+2)}
+	p := &pipeline{w: w, progress: o.Progress, todo: make(chan *job, ahead), order: make(chan *job, ahead), free: make(chan *job, ahead+2)}
 	p.packed, _ = w.(packedWriter)
 	p.parent, p.written = ctx, func(*job) {}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
@@ -66,7 +71,7 @@ func newPipeline(ctx context.Context, w FrameWriter, o PassOptions) *pipeline {
 		p.free <- &job{}
 	}
 	for range max(2, runtime.GOMAXPROCS(0)) {
-		k := newWorker(p.codec)
+		k := newWorker(p.packer(o.Codec))
 		p.ends.Go(func() { k.run(p) })
 	}
 	p.ends.Go(p.write)
@@ -124,13 +129,15 @@ func (p *pipeline) write() {
 }
 
 func (p *pipeline) send(j *job) error {
-	start, packed := 0, 0
+	start, packed, began := 0, 0, time.Now()
 	for _, f := range j.out {
 		payload := j.buf[start:f.end]
 		var err error
 		if f.packed > 0 {
-			err = p.packed.WriteEncoded(f.typ, p.codec, len(payload), j.wire[packed:f.packed])
+			err = p.packed.WriteEncoded(f.typ, f.codec, len(payload), j.wire[packed:f.packed])
 			packed = f.packed
+		} else if p.packed != nil && f.seen {
+			err = p.packed.WriteEncoded(f.typ, transport.CodecNone, len(payload), payload)
 		} else {
 			err = p.w.WriteFrame(f.typ, payload)
 		}
@@ -139,6 +146,7 @@ func (p *pipeline) send(j *job) error {
 		}
 		start = f.end
 	}
+	p.link.Wrote(packed+len(j.buf)-j.plain, time.Since(began))
 	p.stats.add(j.stat)
 	if p.progress != nil {
 		p.progress(p.stats)
@@ -153,16 +161,23 @@ func (j *job) frame(t transport.Type) { j.out = append(j.out, outFrame{typ: t, e
 type worker struct {
 	xattrs *xattrIO
 	bulk   []byte
-	packer *transport.Packer
-	codec  transport.Codec
+	packer *pack.Packer // nil: the writer packs, or nobody
 }
 
-func newWorker(codec transport.Codec) *worker {
-	w := &worker{xattrs: newXattrIO(), bulk: make([]byte, chunkSize), codec: codec}
-	if codec != transport.CodecNone {
-		w.packer = &transport.Packer{}
+func newWorker(packer *pack.Packer) *worker {
+	return &worker{xattrs: newXattrIO(), bulk: make([]byte, chunkSize), packer: packer}
+}
+
+// packer is one for a worker, if the writer takes packed frames.
+func (p *pipeline) packer(codec string) *pack.Packer {
+	if p.packed == nil {
+		return nil
 	}
-	return w
+	k, err := pack.New(codec, &p.link)
+	if err != nil { // an unknown name: the writer does as it was told
+		return nil
+	}
+	return k
 }
 
 // run does jobs, also after an error: those of the jobs that hold something let
@@ -176,7 +191,7 @@ func (w *worker) run(p *pipeline) {
 	}
 }
 
-// pack packs the frames that are long enough for it.
+// pack packs content.
 func (w *worker) pack(j *job) error {
 	if w.packer == nil {
 		return nil
@@ -186,20 +201,19 @@ func (w *worker) pack(j *job) error {
 		f := &j.out[i]
 		payload := j.buf[start:f.end]
 		start = f.end
-		if len(payload) < minPack || f.typ != transport.TypeFileData && f.typ != transport.TypeFileBatch {
+		if f.typ != transport.TypeFileData && f.typ != transport.TypeFileBatch {
 			continue
 		}
-		packed, err := w.packer.Pack(f.typ, w.codec, payload)
+		packed, codec, err := w.packer.Pack(f.typ, len(payload), payload)
 		if err != nil {
 			return err
 		}
+		f.codec, f.seen = codec, true
 		if packed != nil {
 			j.wire = append(j.wire, packed...)
 			f.packed = len(j.wire)
+			j.plain += len(payload)
 		}
 	}
 	return nil
 }
-
-// minPack is how long a payload must be to be packed.
-const minPack = 512

@@ -8,7 +8,6 @@ import (
 	"os"
 
 	"github.com/vzkit/vzkit/internal/fault"
-	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/files/watch"
 	"golang.org/x/sys/unix"
 )
@@ -42,11 +41,11 @@ type SourceOptions struct {
 
 // PassOptions describe one pass.
 type PassOptions struct {
-	Pass   int             // from 1
-	All    bool            // look at everything, also where changes are watched
-	Frozen bool            // nothing writes: an entry that vanishes is an error
-	More   bool            // though frozen, this is not the last pass
-	Codec  transport.Codec // packs content ahead of the writer, if that can take it
+	Pass   int    // from 1
+	All    bool   // look at everything, also where changes are watched
+	Frozen bool   // nothing writes: an entry that vanishes is an error
+	More   bool   // though frozen, this is not the last pass
+	Codec  string // packs content: what package pack takes
 
 	// Writers are regular files, by device and inode as in stat(2), that may be
 	// written without anybody being told: those that are open for writing,
@@ -117,7 +116,7 @@ func (s *Source) pass(ctx context.Context, w FrameWriter, o PassOptions) (Stats,
 	if err != nil {
 		return Stats{}, pathError("open directory", "", err)
 	}
-	out := &sender{pipeline: newPipeline(ctx, w, o), PassOptions: o, seed: s.seed, own: newWorker(transport.CodecNone)}
+	out := &sender{pipeline: newPipeline(ctx, w, o), PassOptions: o, seed: s.seed, own: newWorker(nil)}
 	scan := &scanner{sender: out, trail: newTrail(fd), src: s, aside: map[uint64]*apart{}, sent: map[uint64]arrival{}}
 	out.written = scan.apply
 	first := s.root.node.missing

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/pack"
 )
 
 // batch is a frame in the making, and what is to happen after it.
@@ -42,17 +43,17 @@ func (b *batch) parts() [][]byte {
 }
 
 // pack chooses a codec and packs.
-func (b *batch) pack(p *packer) error {
+func (b *batch) pack(p *pack.Packer) error {
 	if b.empty() {
 		return nil
 	}
-	packed, codec, err := p.pack(b.size(), b.parts())
+	packed, codec, err := p.Pack(transport.TypeMemory, b.size(), b.parts()...)
 	b.codec, b.packed = codec, append(b.packed, packed...)
 	return err
 }
 
 // write writes the batch and what is to follow it.
-func (b *batch) write(w FrameWriter, l *link) (wire int, err error) {
+func (b *batch) write(w FrameWriter, l *pack.Link) (wire int, err error) {
 	if !b.empty() {
 		parts := b.parts()
 		if b.codec != transport.CodecNone {
@@ -66,7 +67,7 @@ func (b *batch) write(w FrameWriter, l *link) (wire int, err error) {
 		if err := w.WriteEncoded(transport.TypeMemory, b.codec, b.size(), parts...); err != nil {
 			return 0, err
 		}
-		l.wrote(wire, time.Since(start))
+		l.Wrote(wire, time.Since(start))
 	}
 	if b.mark != nil {
 		if err := w.WriteEncoded(transport.TypeMemory, transport.CodecNone, len(b.mark), b.mark); err != nil {

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/pack"
 )
 
 // FrameWriter is what batches are written to, a *transport.Conn.
@@ -21,7 +22,7 @@ const window = 3
 type stream struct {
 	encoder encoder
 	counts  counters
-	link    link
+	link    pack.Link
 	failed  atomic.Pointer[error] // the first error of the writing side
 
 	empty   chan *batch
@@ -38,7 +39,7 @@ func newStream(w FrameWriter, o Options, streams, limit int, seed uint64) (*stre
 		writing: make(chan *batch, window),
 		done:    make(chan struct{}),
 	}
-	p, err := newPacker(o.Codec, &s.link)
+	p, err := pack.New(o.Codec, &s.link)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (s *stream) pass(b *batch) *batch {
 	return <-s.empty
 }
 
-func (s *stream) pack(p *packer) {
+func (s *stream) pack(p *pack.Packer) {
 	for b := range s.packing {
 		if s.err() == nil {
 			s.fail(b.pack(p))

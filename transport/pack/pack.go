@@ -1,4 +1,7 @@
-package memory
+// Package pack chooses codecs: for each payload the one with which it is through
+// soonest, by what packing takes and yields and by how fast the link is, all of
+// it measured as it goes.
+package pack
 
 import (
 	"time"
@@ -7,7 +10,7 @@ import (
 )
 
 const (
-	minPack     = 256      // bytes of a batch worth packing
+	minPack     = 256      // bytes worth packing
 	sampleSize  = 64 << 10 // bytes tried with every codec
 	sampleEvery = 32       // batches between samples
 	maxRatio    = 0.97     // above it packing does not pay
@@ -17,12 +20,12 @@ const (
 	noisePiece  = 256      // bytes each
 )
 
-// packer chooses a codec for each batch and packs. Batches that look random
+// Packer chooses a codec for each payload and packs. Payloads that look random
 // and others are two classes, measured apart.
-type packer struct {
+type Packer struct {
 	auto    bool
 	codecs  []transport.Codec // to choose from, beside none
-	link    *link
+	link    *Link
 	pack1   transport.Packer
 	classes [2]class
 }
@@ -55,25 +58,25 @@ func (m measure) cost(link float64) float64 {
 	return max(m.perByte, m.ratio*link) + m.perByte*cpuWeight
 }
 
-// newPacker takes what ParseCodec understands, and "auto" or "".
-func newPacker(name string, l *link) (*packer, error) {
+// New takes what transport.ParseCodec understands, and "auto" or "".
+func New(name string, l *Link) (*Packer, error) {
 	if name == "" || name == "auto" {
-		return &packer{auto: true, codecs: []transport.Codec{transport.CodecLZ4, transport.CodecZstd}, link: l}, nil
+		return &Packer{auto: true, codecs: []transport.Codec{transport.CodecLZ4, transport.CodecZstd}, link: l}, nil
 	}
 	codec, err := transport.ParseCodec(name)
 	if err != nil {
 		return nil, err
 	}
-	p := &packer{link: l}
+	p := &Packer{link: l}
 	if codec != transport.CodecNone {
 		p.codecs = []transport.Codec{codec}
 	}
 	return p, nil
 }
 
-// pack returns the packed payload of size bytes and its codec, or nil and
-// CodecNone. The bytes are valid until the next pack.
-func (p *packer) pack(size int, parts [][]byte) ([]byte, transport.Codec, error) {
+// Pack returns the packed payload, size bytes in parts, and its codec, or nil
+// and CodecNone. The bytes are valid until the next Pack.
+func (p *Packer) Pack(t transport.Type, size int, parts ...[]byte) ([]byte, transport.Codec, error) {
 	if len(p.codecs) == 0 || size < minPack {
 		return nil, transport.CodecNone, nil
 	}
@@ -83,7 +86,7 @@ func (p *packer) pack(size int, parts [][]byte) ([]byte, transport.Codec, error)
 		c = &p.classes[1]
 	}
 	if c.batches%sampleEvery == 0 {
-		if err := p.sample(c, parts); err != nil {
+		if err := p.sample(t, c, parts); err != nil {
 			return nil, transport.CodecNone, err
 		}
 	}
@@ -92,7 +95,7 @@ func (p *packer) pack(size int, parts [][]byte) ([]byte, transport.Codec, error)
 	if codec == transport.CodecNone {
 		return nil, codec, nil
 	}
-	packed, err := p.try(c, codec, size, parts)
+	packed, err := p.try(t, c, codec, size, parts)
 	if packed == nil {
 		return nil, transport.CodecNone, err
 	}
@@ -100,7 +103,7 @@ func (p *packer) pack(size int, parts [][]byte) ([]byte, transport.Codec, error)
 }
 
 // choose picks the cheapest codec, or the one that was asked for if it pays.
-func (p *packer) choose(c *class) transport.Codec {
+func (p *Packer) choose(c *class) transport.Codec {
 	best, link := transport.CodecNone, p.link.perByte()
 	cost := measure{ratio: 1}.cost(link)
 	for _, codec := range p.codecs {
@@ -114,7 +117,7 @@ func (p *packer) choose(c *class) transport.Codec {
 }
 
 // sample measures every codec with a part of the batch.
-func (p *packer) sample(c *class, parts [][]byte) error {
+func (p *Packer) sample(t transport.Type, c *class, parts [][]byte) error {
 	from := parts[0]
 	for _, part := range parts {
 		if len(part) > len(from) {
@@ -125,7 +128,7 @@ func (p *packer) sample(c *class, parts [][]byte) error {
 		from = from[(len(from)-sampleSize)/2:][:sampleSize]
 	}
 	for _, codec := range p.codecs {
-		if _, err := p.try(c, codec, len(from), [][]byte{from}); err != nil {
+		if _, err := p.try(t, c, codec, len(from), [][]byte{from}); err != nil {
 			return err
 		}
 	}
@@ -133,9 +136,9 @@ func (p *packer) sample(c *class, parts [][]byte) error {
 }
 
 // try packs and measures.
-func (p *packer) try(c *class, codec transport.Codec, size int, parts [][]byte) ([]byte, error) {
+func (p *Packer) try(t transport.Type, c *class, codec transport.Codec, size int, parts [][]byte) ([]byte, error) {
 	start := time.Now()
-	packed, err := p.pack1.Pack(transport.TypeMemory, codec, parts...)
+	packed, err := p.pack1.Pack(t, codec, parts...)
 	length := len(packed)
 	if packed == nil {
 		length = size

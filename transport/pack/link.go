@@ -1,17 +1,17 @@
-package memory
+package pack
 
 import (
 	"sync"
 	"time"
 )
 
-// link measures how long a byte takes on a connection, from the time that
-// writes take. It is used by two goroutines.
+// Link measures how long a byte takes on a connection, from the time that
+// writes take. It is used by several goroutines.
 //
 // Writes into empty buffers take no time and tell nothing, so the measure is a
 // mean that forgets, and gets faster by a twentieth a time only: a codec that
 // leaves the link idle, and so makes it look fast, is then not given up at once.
-type link struct {
+type Link struct {
 	mu      sync.Mutex
 	bytes   float64 // the last ones, forgotten bit by bit
 	seconds float64
@@ -23,7 +23,8 @@ const (
 	linkSpeed  = 0.95
 )
 
-func (l *link) wrote(bytes int, d time.Duration) {
+// Wrote notes that writing so many bytes took d.
+func (l *Link) Wrote(bytes int, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bytes = l.bytes*linkMemory + float64(bytes)
@@ -32,7 +33,7 @@ func (l *link) wrote(bytes int, d time.Duration) {
 }
 
 // perByte is in seconds.
-func (l *link) perByte() float64 {
+func (l *Link) perByte() float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cost

@@ -1,4 +1,4 @@
-package memory
+package pack
 
 import (
 	"bytes"
@@ -28,8 +28,8 @@ func TestLooksRandom(t *testing.T) {
 
 // measured is a packer that knows its codecs: LZ4 halves at 500 MB/s, Zstandard
 // makes a quarter at 200.
-func measured(link float64) (*packer, *class) {
-	p, err := newPacker("auto", &linkOf(link).link)
+func measured(link float64) (*Packer, *class) {
+	p, err := New("auto", linkOf(link))
 	if err != nil {
 		panic(err)
 	}
@@ -40,10 +40,10 @@ func measured(link float64) (*packer, *class) {
 }
 
 // linkOf is a link that takes so many bytes per second.
-func linkOf(rate float64) *stream {
-	s := new(stream)
-	s.link.wrote(int(rate), time.Second)
-	return s
+func linkOf(rate float64) *Link {
+	l := new(Link)
+	l.Wrote(int(rate), time.Second)
+	return l
 }
 
 func TestChoice(t *testing.T) {
@@ -64,7 +64,7 @@ func TestChoice(t *testing.T) {
 }
 
 func TestCodecAskedForIsLeftOutWhereItDoesNotPay(t *testing.T) {
-	p, err := newPacker("lz4", new(link))
+	p, err := New("lz4", new(Link))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestCodecAskedForIsLeftOutWhereItDoesNotPay(t *testing.T) {
 		{noise(2, 200), transport.CodecNone},
 		{noise(2, 200)[:100], transport.CodecNone},
 	} {
-		if _, got, err := p.pack(len(c.data), [][]byte{c.data}); got != c.want || err != nil {
+		if _, got, err := p.Pack(transport.TypeMemory, len(c.data), c.data); got != c.want || err != nil {
 			t.Errorf("%d bytes: %s, %v", len(c.data), got, err)
 		}
 	}
@@ -85,7 +85,7 @@ func TestCodecAskedForIsLeftOutWhereItDoesNotPay(t *testing.T) {
 
 // TestWhatLooksRandomIsSampled: bytes in equal numbers that pack well.
 func TestWhatLooksRandomIsSampled(t *testing.T) {
-	p, err := newPacker("zstd", new(link))
+	p, err := New("zstd", new(Link))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,23 +94,43 @@ func TestWhatLooksRandomIsSampled(t *testing.T) {
 		every[i] = byte(i)
 	}
 	data := bytes.Repeat(every[:], 3000)
-	if _, got, _ := p.pack(len(data), [][]byte{data}); got != transport.CodecZstd || !looksRandom(data) {
+	if _, got, _ := p.Pack(transport.TypeMemory, len(data), data); got != transport.CodecZstd || !looksRandom(data) {
 		t.Error(got)
 	}
 }
 
 func TestLinkIsNotFasterAtOnce(t *testing.T) {
-	var l link
-	l.wrote(1e6, time.Second)
+	var l Link
+	l.Wrote(1e6, time.Second)
 	slow := l.perByte()
-	l.wrote(1e6, 0)
+	l.Wrote(1e6, 0)
 	if got := l.perByte(); got < slow*0.9 || got >= slow {
 		t.Errorf("%g s per byte after a write without wait, %g before", got, slow)
 	}
 	for range 200 {
-		l.wrote(1e6, time.Millisecond)
+		l.Wrote(1e6, time.Millisecond)
 	}
 	if got := l.perByte(); got > slow/100 {
 		t.Errorf("%g s per byte, long after the link got faster", got)
 	}
+}
+
+const page = 4096
+
+func noise(seed uint64, pages int) []byte {
+	var key [32]byte
+	key[0], key[1], key[2] = byte(seed), byte(seed>>8), byte(seed>>16)
+	b := make([]byte, pages*page)
+	rand.NewChaCha8(key).Read(b)
+	return b
+}
+
+func text(r *rand.Rand, pages int) []byte {
+	words := []string{"container", "migrate", "memory", "the", "of", "page", "key:", "value", "\n", "0x", "user", "session"}
+	b := make([]byte, 0, pages*page+16)
+	for len(b) < pages*page {
+		b = append(b, words[r.IntN(len(words))]...)
+		b = append(b, ' ', byte('0'+r.IntN(10)), byte('0'+r.IntN(10)), ' ')
+	}
+	return b[:pages*page]
 }
