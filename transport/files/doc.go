@@ -32,7 +32,10 @@
 //
 // A pass is files-begin, then the frames below in any number, then files-end.
 // All numbers are big endian. Paths are relative to the root, with no slash at
-// either end, and have their length in 2 bytes before them; the root is empty.
+// either end; the root is empty. They have their length in 2 bytes before them,
+// but where a path is all that is left of a payload: in file-delete, file-aside
+// and file-back. A path comes once in a pass, unless it is deleted, put aside
+// or brought back in between: batches are written side by side.
 //
 // files-begin, JSON, passes count from 1; seed is that of all sums:
 //
@@ -136,7 +139,8 @@
 //	1  length of the name
 //	…  name
 //	8  size
-//	16 the first bytes of its BLAKE3 sum
+//	16 the first bytes of its BLAKE3 sum; zeros if it is larger than 64 MiB,
+//	   and can be found by its path only
 //
 // and base-end, JSON: {"files":1}. Within a pass the sender may send file-sign,
 // a number of 4 bytes and the path of a file of the base; the receiver answers,
