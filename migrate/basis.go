@@ -93,3 +93,46 @@ func (b *basis) close() error {
 	}
 	return base.Close()
 }
+
+// receivePass receives one pass; the first must not come before all that is in
+// the base has been told.
+func (d *destination) receivePass(ctx context.Context, begin []byte) error {
+	if !d.begun {
+		if err := d.basis.await(); err != nil {
+			return err
+		}
+		if base := d.basis.base; base != nil {
+			d.tree.UseBase(base.Root())
+		}
+		d.begun = true
+	}
+	_, err := d.tree.Receive(ctx, stateReader{d}, begin)
+	if err = d.basis.endPass(err); err == nil {
+		d.passed = true
+	}
+	return err
+}
+
+// stateReader leaves out what comes in between of a running container's state,
+// which may be dumped while a pass over its files goes on, and what is asked of
+// the base.
+type stateReader struct{ d *destination }
+
+func (r stateReader) ReadFrame() (transport.Type, []byte, error) {
+	for {
+		typ, payload, err := r.d.conn.ReadFrame()
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case typ == transport.TypeFileSign:
+			err = r.d.basis.sign(payload)
+		case typ >= transport.TypeMemoryBegin && typ <= transport.TypeLayout:
+			err = r.d.takeState(typ, payload)
+		default:
+			return typ, payload, nil
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+	}
+}

@@ -2,10 +2,11 @@
 // repeated passes: everything first while the container runs, then what changed
 // since, the last time while it is frozen.
 //
-// Three parts meet at two seams. The scanner (Source, index) finds what
-// changed, the encoder (sender, entry) puts it on the wire, the receiver
-// (Target) rebuilds it in a staging directory. The receiver has no memory of
-// earlier passes but the staging directory itself.
+// Three parts meet at two seams. The scanner (Source: scanner, tracked, moves)
+// finds what changed, by an index of what the receiver has; the pipeline has
+// workers read and pack it (small, large, based) and puts it on the wire; the
+// receiver (Target: batch, content, aside, level) rebuilds it in a staging
+// directory, and has no memory of earlier passes but that directory itself.
 //
 // # What is carried
 //
@@ -24,7 +25,7 @@
 // the file system to tell a later write apart. Of a regular file whose content
 // was summed, the blocks go that differ; of others all of it, because mtime and
 // size can be put back and ctime does not say what changed. Writes through
-// shared mappings may not move any time stamp: PassOptions.Always names those
+// shared mappings may not move any time stamp: PassOptions.Writers names those
 // files. Where package watch sees the file system, a pass looks at what that
 // saw; else, and for the first time, at everything.
 //
