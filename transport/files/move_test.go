@@ -311,3 +311,17 @@ func TestMeasure(t *testing.T) {
 		t.Errorf("Measure cancelled: %v", err)
 	}
 }
+
+// TestWatchEnds: a pass does without a watch that has ended.
+func TestWatchEnds(t *testing.T) {
+	src := t.TempDir()
+	write(t, src+"/f", "1")
+	m := newMover(t, src)
+	m.pass(PassOptions{})
+	must(t, m.source.watch.Close())
+	write(t, src+"/g", "2")
+	if got := m.pass(PassOptions{}); got.Tracked || m.source.Watched() == nil {
+		t.Errorf("%+v, %v", got, m.source.Watched())
+	}
+	m.compare()
+}

@@ -108,10 +108,7 @@ func (s *Source) Pass(ctx context.Context, w FrameWriter, o PassOptions) (stats 
 }
 
 func (s *Source) pass(ctx context.Context, w FrameWriter, o PassOptions) (Stats, error) {
-	changes, all, err := s.changes(o)
-	if err != nil {
-		return Stats{}, fault.Wrap(fault.Copy, err)
-	}
+	changes, all := s.changes(o)
 	fd, err := openDir(int(s.tree.Fd()), nil)
 	if err != nil {
 		return Stats{}, pathError("open directory", "", err)
@@ -145,16 +142,21 @@ func (s *Source) pass(ctx context.Context, w FrameWriter, o PassOptions) (Stats,
 	return stats, err
 }
 
-// changes are what a pass has to look at; all: everything.
-func (s *Source) changes(o PassOptions) (c watch.Changes, all bool, err error) {
+// changes are what a pass has to look at; all: everything. A watch that has come
+// to its end is done without.
+func (s *Source) changes(o PassOptions) (c watch.Changes, all bool) {
 	if s.watch == nil {
-		return c, true, nil
+		return c, true
 	}
 	c, lost, err := s.watch.Take(func(dir uint64) bool {
 		n := s.inodes[dir]
 		return n != nil && n.dir != nil
 	})
-	return c, lost || o.All || s.root.node.missing, err
+	if err != nil {
+		s.unwatched = errors.Join(err, s.watch.Close())
+		s.watch = nil
+	}
+	return c, lost || err != nil || o.All || s.root.node.missing
 }
 
 // everything looks at the whole tree.
