@@ -1,0 +1,13 @@
+package treecheck
+
+import (
+	"os"
+	"testing"
+
+	"github.com/vzkit/vzkit/internal/disktest"
+)
+
+func TestMain(m *testing.M) {
+	disktest.Use()
+	os.Exit(m.Run())
+}
