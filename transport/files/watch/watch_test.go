@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/mountns"
 )
 
 // TestNamespaces changes the tree through other mounts of its file system, from
@@ -36,6 +38,9 @@ func TestNamespaces(t *testing.T) {
 
 func unshare(t *testing.T, args ...string) {
 	t.Helper()
+	if mountns.Chrooted() {
+		t.Skip("in a chroot unshare(1) cannot make mounts private, and there are no user namespaces")
+	}
 	out, err := exec.Command("unshare", args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("unshare %q: %v: %s", args, err, out)
