@@ -57,7 +57,23 @@ Workloads:
 }
 
 func (v *vzbench) measureDowntime(ctx context.Context, c downtime.Config, jsonFile string) error {
-	if err := c.Check(); err != nil {
+	return v.measure(c.Check, jsonFile, func(programs string) (measured, int, error) {
+		c.Programs = programs
+		result, err := downtime.Measure(ctx, c)
+		return result, len(result.Runs), err
+	})
+}
+
+// measured is the result of a benchmark.
+type measured interface {
+	Check() error // of the figures
+	Print(w io.Writer)
+}
+
+// measure runs a benchmark with the programs in a directory, and puts out what
+// it gives, if there were any runs. What check refuses has no side effect.
+func (v *vzbench) measure(check func() error, jsonFile string, run func(programs string) (result measured, runs int, err error)) error {
+	if err := check(); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
@@ -67,14 +83,13 @@ func (v *vzbench) measureDowntime(ctx context.Context, c downtime.Config, jsonFi
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	c.Programs = filepath.Dir(program)
 	out, text, err := v.benchOutput(jsonFile)
 	if err != nil {
 		return err
 	}
 	defer out.discard()
-	result, err := downtime.Measure(ctx, c)
-	if len(result.Runs) == 0 {
+	result, runs, err := run(filepath.Dir(program))
+	if runs == 0 {
 		return errors.Join(err, result.Check())
 	}
 	result.Print(text)

@@ -2,10 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -13,7 +10,6 @@ import (
 
 	"github.com/vzkit/vzkit/bench/files"
 	"github.com/vzkit/vzkit/bench/hosts"
-	"github.com/vzkit/vzkit/internal/fault"
 )
 
 func (v *vzbench) files() *cobra.Command {
@@ -57,28 +53,11 @@ the others.`,
 }
 
 func (v *vzbench) measureFiles(ctx context.Context, c files.Config, jsonFile string) error {
-	if err := c.Check(); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return fault.New(fault.Permission, "needs root").WithHint("Run it as root, or with sudo.")
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find own program: %w", err)
-	}
-	c.Programs = filepath.Dir(program)
-	out, text, err := v.benchOutput(jsonFile)
-	if err != nil {
-		return err
-	}
-	defer out.discard()
-	result, err := files.Measure(ctx, c)
-	if len(result.Runs) == 0 {
-		return errors.Join(err, result.Check())
-	}
-	result.Print(text)
-	return errors.Join(err, out.write(result), result.Check())
+	return v.measure(c.Check, jsonFile, func(programs string) (measured, int, error) {
+		c.Programs = programs
+		result, err := files.Measure(ctx, c)
+		return result, len(result.Runs), err
+	})
 }
 
 // rewrite is what the benchmark of files runs inside its containers.

@@ -292,15 +292,12 @@ func (o *origin) read(b []byte, offset int64, seed, sum uint64) ([]byte, error) 
 }
 
 func (o *origin) readAt(b []byte, offset int64) error {
-	for len(b) > 0 {
-		n, err := unix.Pread(o.fd, b, offset)
-		if err != nil {
-			return pathError("read", o.path, err)
-		}
-		if n == 0 {
-			return o.changed()
-		}
-		b, offset = b[n:], offset+int64(n)
+	n, err := preadFull(o.fd, b, offset)
+	if err != nil {
+		return pathError("read", o.path, err)
+	}
+	if n < len(b) {
+		return o.changed()
 	}
 	return nil
 }

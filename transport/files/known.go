@@ -178,13 +178,6 @@ func (k *Known) hashContent(size int64, sum [16]byte) uint64 {
 	return maphash.Bytes(k.seed, append(b, sum[:]...))
 }
 
-func joined(dir, name string) string {
-	if dir == "" {
-		return name
-	}
-	return dir + "/" + name
-}
-
 // chunks is a slice that grows without being copied.
 type chunks[T any] struct {
 	full [][]T

@@ -47,11 +47,14 @@ func splitEntry(path string) (dir []string, name string, err error) {
 }
 
 // joinPath is the path of a name in the directory at names.
-func joinPath(names []string, name string) string {
-	if len(names) == 0 {
+func joinPath(names []string, name string) string { return joined(strings.Join(names, "/"), name) }
+
+// joined is the path of a name in a directory, which may be the root.
+func joined(dir, name string) string {
+	if dir == "" {
 		return name
 	}
-	return strings.Join(names, "/") + "/" + name
+	return dir + "/" + name
 }
 
 const (

@@ -117,11 +117,7 @@ func (b *batch) read(w *worker, j *job) error {
 		if err == nil {
 			continue
 		}
-		path := f.node.name
-		if b.path != "" {
-			path = b.path + "/" + path
-		}
-		if err := b.s.mayVanish(path, err); err != nil {
+		if err := b.s.mayVanish(joined(b.path, f.node.name), err); err != nil {
 			return err
 		}
 	}
