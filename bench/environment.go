@@ -29,6 +29,8 @@ type Env struct {
 	CRIU   string `json:"criu"` // version; empty if there is none
 	Vzkit  string `json:"vzkit"`
 	Cgroup string `json:"cgroup"` // "v1", "v2", "hybrid" or "none"
+	// FileSystem that containers are on, in words; empty where there are none.
+	FileSystem string `json:"file_system,omitempty"`
 }
 
 // Environment describes this machine. What cannot be found out stays empty.

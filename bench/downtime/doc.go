@@ -44,6 +44,10 @@ type Config struct {
 
 const maxRuns = 10_000
 
+// need is what the largest workload takes, which is PostgreSQL's, and the
+// containers of two movers.
+var need = hosts.Need{Bytes: 12 * gib, Inodes: 500_000}
+
 // Check refuses what cannot be measured.
 func (c Config) Check() error {
 	for _, name := range c.Workloads {
@@ -84,10 +88,11 @@ func Measure(ctx context.Context, c Config) (result Result, err error) {
 	}
 	// The client outside never waits for another goroutine of this process.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 8))
-	lab, err := hosts.BringUp(ctx, c.Dir, c.Programs)
+	lab, err := hosts.BringUp(ctx, hosts.Config{Dir: c.Dir, Programs: c.Programs, Need: need, Log: c.Progress})
 	if err != nil {
 		return result, err
 	}
+	result.Env.FileSystem = lab.FileSystem
 	r := &rig{lab}
 	for _, s := range series(c, r) {
 		runs, err := s.measure(ctx, c.Progress)

@@ -3,11 +3,8 @@ package downtime
 import (
 	"context"
 	"fmt"
-	"net"
-	"time"
 
 	"github.com/vzkit/vzkit/bench/hosts"
-	"github.com/vzkit/vzkit/internal/lab"
 )
 
 // address is the container's, in the lab's network.
@@ -20,17 +17,6 @@ const (
 
 // rig is the lab.
 type rig struct{ *hosts.Rig }
-
-// dial connects to a port of the container, as a client on admin.
-func (r *rig) dial(ctx context.Context, port int) (net.Conn, error) {
-	admin, err := r.Lab.Host(lab.Admin)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return admin.Dial(ctx, "tcp", fmt.Sprintf("%s:%d", address, port))
-}
 
 // limit bounds what each host sends to that many bits a second; 0 lifts it.
 func (r *rig) limit(ctx context.Context, bits int64) error {

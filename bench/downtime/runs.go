@@ -12,14 +12,8 @@ import (
 	"github.com/vzkit/vzkit/bench/probe"
 )
 
-// How long a run watches the container before and after the move, and how long
-// a container may take to be ready, or to answer after the move.
-const (
-	watchBefore = 1200 * time.Millisecond
-	watchAfter  = 1500 * time.Millisecond
-	readyIn     = 2 * time.Minute
-	answerIn    = 2 * time.Minute
-)
+// readyIn is how long a container may take to be ready.
+const readyIn = 2 * time.Minute
 
 // runs are the moves of one workload by one mover, to and fro.
 type runs struct {
@@ -56,7 +50,7 @@ type Run struct {
 
 // measure starts the workload, moves it and removes it.
 func (s *runs) measure(ctx context.Context, progress io.Writer) (all []Run, err error) {
-	s.client.Dial = func(ctx context.Context) (net.Conn, error) { return s.rig.dial(ctx, hog.ControlPort) }
+	s.client.Dial = func(ctx context.Context) (net.Conn, error) { return s.rig.Dial(ctx, address, hog.ControlPort) }
 	s.host = alpha
 	defer func() { err = errors.Join(err, s.stop()) }()
 	if err := errors.Join(ctx.Err(), s.start(ctx)); err != nil {
@@ -139,26 +133,18 @@ func (s *runs) one(ctx context.Context, n int) (Run, error) {
 
 // watched moves the container while the client outside watches.
 func (s *runs) watched(ctx context.Context, run *Run, from, to string) (begin time.Time, err error) {
-	conn, err := s.rig.dial(ctx, hog.EchoPort)
+	conn, err := s.rig.Dial(ctx, address, hog.EchoPort)
 	if err != nil {
 		return begin, err
 	}
-	echo, err := probe.Start(conn)
-	if err != nil {
-		return begin, err
-	}
-	time.Sleep(watchBefore)
-	begin = time.Now()
-	if run.account, err = s.mover.move(ctx, from, to); err == nil {
-		s.host = to
-		echo.CaughtUp(answerIn) // if not, Stop says so
-		time.Sleep(watchAfter)
-	}
-	seen, probeErr := echo.Stop()
+	seen, err := probe.During(conn, func() (err error) {
+		begin = time.Now()
+		if run.account, err = s.mover.move(ctx, from, to); err == nil {
+			s.host = to
+		}
+		return err
+	})
 	run.Outside, run.RTT, run.Late = millis(seen.Gap), millis(seen.MaxRTT), millis(seen.Late)
-	if err == nil && probeErr != nil {
-		err = fmt.Errorf("client outside: %w", probeErr)
-	}
 	return begin, err
 }
 

@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"math"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vzkit/vzkit/bench/hosts"
 	"github.com/vzkit/vzkit/internal/fault"
 )
 
@@ -28,6 +26,7 @@ const (
 	bigInserted    = "big-inserted"
 	movedBack      = "moved-back"
 	memory1m       = "memory"
+	busyDatabase   = "busy-database"
 )
 
 // cases in the order of their rows.
@@ -40,12 +39,14 @@ var cases = []struct{ name, what string }{
 	{bigInserted, "the same, 1 MiB inserted at its start"},
 	{movedBack, "a Debian container moved back after 1 % of it was changed"},
 	{memory1m, "memory of both sides for 1,000,000 empty files"},
+	{busyDatabase, "downtime of PostgreSQL under load beside 200,000 small files and 2,000"},
 }
 
 // Numbers at scale 1.
 const (
 	manySmall = 200_000
 	fewSmall  = 20_000
+	besideFew = 2_000 // beside a database
 	manyEmpty = 1_000_000
 	bigSize   = 4 * gib
 )
@@ -54,19 +55,22 @@ const (
 type play struct {
 	name  string
 	cases []string
-	every int    // of --runs, so many make one run
-	disk  uint64 // bytes it takes at most, at scale 1
+	every int        // of --runs, so many make one run
+	need  hosts.Need // beside what each lab takes, at scale 1
 	scene func(*stage) scene
 }
 
 var plays = []play{
-	{"debian", []string{debianCold}, 1, 2 * gib, newDebian},
-	{"small files", []string{smallCold, smallUnchanged}, 1, 4 * gib, newSmall},
-	{"frozen pass, many files", []string{frozen100}, 1, 4 * gib, func(s *stage) scene { return newFrozen(s, manySmall) }},
-	{"frozen pass, few files", []string{frozen100}, 1, gib, func(s *stage) scene { return newFrozen(s, fewSmall) }},
-	{"big file", []string{bigRewritten, bigInserted}, 3, 6 * bigSize, newBig},
-	{"moved back", []string{movedBack}, 1, 4 * gib, newMovedBack},
-	{"memory", []string{memory1m}, 3, 16 * gib, newMemory},
+	{"debian", []string{debianCold}, 1, hosts.Need{Bytes: 2 * gib}, newDebian},
+	{"small files", []string{smallCold, smallUnchanged}, 1, hosts.Need{Bytes: 4 * gib, Inodes: 3 * manySmall}, newSmall},
+	{"frozen pass, many files", []string{frozen100}, 1, hosts.Need{Bytes: 4 * gib, Inodes: 3 * manySmall},
+		func(s *stage) scene { return newFrozen(s, manySmall) }},
+	{"frozen pass, few files", []string{frozen100}, 1, hosts.Need{Bytes: gib, Inodes: 3 * fewSmall},
+		func(s *stage) scene { return newFrozen(s, fewSmall) }},
+	{"big file", []string{bigRewritten, bigInserted}, 3, hosts.Need{Bytes: 6 * bigSize}, newBig},
+	{"moved back", []string{movedBack}, 1, hosts.Need{Bytes: 4 * gib}, newMovedBack},
+	{"memory", []string{memory1m}, 3, hosts.Need{Bytes: 4 * gib, Inodes: 2 * manyEmpty}, newMemory},
+	{"busy database", []string{busyDatabase}, 1, hosts.Need{Bytes: 8 * gib, Inodes: 3 * manySmall}, newDatabase},
 }
 
 // Names are those of all cases.
@@ -114,25 +118,24 @@ func (c Config) Check() error {
 
 // checkSpace refuses a file system that is too small for one of the cases.
 func (c Config) checkSpace() error {
-	var need uint64
 	for _, p := range plays {
-		if c.plays(p) {
-			need = max(need, gib+uint64(float64(p.disk)*c.Scale))
+		if !c.plays(p) {
+			continue
 		}
-	}
-	var fs unix.Statfs_t
-	dir := filepath.Clean(c.Dir)
-	for unix.Statfs(dir, &fs) != nil {
-		if dir == filepath.Dir(dir) {
-			return nil
+		if err := c.need(p).Check(c.Dir); err != nil {
+			return err
 		}
-		dir = filepath.Dir(dir)
-	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < need {
-		return fault.New(fault.NoSpace, "%d MiB free for %q, %d needed", free/mib, c.Dir, need/mib).
-			WithHint("Choose another place with VZLAB_DIR, other cases, or a smaller --scale.")
 	}
 	return nil
+}
+
+// need is what a play takes at the scale asked for, with the system that is in
+// its containers.
+func (c Config) need(p play) hosts.Need {
+	return hosts.Need{
+		Bytes:  gib + uint64(float64(p.need.Bytes)*c.Scale),
+		Inodes: 200_000 + uint64(float64(p.need.Inodes)*c.Scale),
+	}
 }
 
 // plays tells whether any of a play's cases is asked for.

@@ -5,8 +5,8 @@
 // vzkit's programs are driven as a user would; what they took is in the report
 // of `vzmigrate --json`. rsync is timed from its start to its end, over an SSH
 // connection that is up before. Bytes are counted at the source's interface,
-// both ways, for either of them. The page cache is warm and what was written
-// before is on disk; nobody waits for the disk afterwards, unless the program
+// both ways, for either of them. Each host has an ext4 of its own, fresh for
+// each play (see cases.go). The page cache is warm and what was written before is on disk; nobody waits for the disk afterwards, unless the program
 // itself does. Who goes first changes from run to run.
 //
 // After each transfer, outside of its time, rsync compares the two trees by
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/vzkit/vzkit/bench"
 	"github.com/vzkit/vzkit/bench/hosts"
@@ -59,30 +60,34 @@ func Measure(ctx context.Context, c Config) (result Result, err error) {
 		Env: bench.Environment(ctx), Rsync: rsyncVersion(ctx), Cipher: cipher, Scale: c.Scale, Args: c.MigrateArgs,
 		Rows: []report.Row{}, Runs: []Run{}, Failed: []string{},
 	}
-	lab, err := hosts.BringUp(ctx, c.Dir, c.Programs)
-	if err != nil {
-		return result, err
+	// The client outside never waits for another goroutine of this process.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 8))
+	for _, p := range plays {
+		if c.plays(p) && ctx.Err() == nil {
+			err = errors.Join(err, result.measure(ctx, c, p))
+		}
 	}
-	s := &stage{Rig: lab, Config: c}
-	result.measure(ctx, s)
 	result.Rows = Rows(result.Runs)
-	return result, errors.Join(context.Cause(ctx), s.TakeDown())
+	return result, errors.Join(context.Cause(ctx), err)
 }
 
-// measure plays all scenes that any of the cases needs.
-func (r *Result) measure(ctx context.Context, s *stage) {
-	for _, p := range plays {
-		if !s.plays(p) || ctx.Err() != nil {
-			continue
-		}
-		runs, err := s.play(ctx, p)
-		r.Runs = append(r.Runs, runs...)
-		if err != nil && ctx.Err() == nil {
-			text := fmt.Sprintf("%s: %v", p.name, err)
-			r.Failed = append(r.Failed, text)
-			fmt.Fprintln(s.Progress, text)
-		}
+// measure plays in a lab of its own: what others left on the disk does not
+// matter then. What fails in it is noted; an error is of the lab.
+func (r *Result) measure(ctx context.Context, c Config, p play) error {
+	fmt.Fprintf(c.Progress, "%s: making ready\n", p.name)
+	lab, err := hosts.BringUp(ctx, hosts.Config{Dir: c.Dir, Programs: c.Programs, Need: c.need(p), Log: c.Progress})
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.name, err)
 	}
+	r.Env.FileSystem = lab.FileSystem
+	runs, err := (&stage{lab, c}).play(ctx, p)
+	r.Runs = append(r.Runs, runs...)
+	if err != nil && ctx.Err() == nil {
+		text := fmt.Sprintf("%s: %v", p.name, err)
+		r.Failed = append(r.Failed, text)
+		fmt.Fprintln(c.Progress, text)
+	}
+	return lab.TakeDown()
 }
 
 // Check is an error if a case failed.

@@ -64,8 +64,11 @@ func Rows(runs []Run) []report.Row {
 		if len(ours) == 0 {
 			continue
 		}
-		if c.name == frozen100 {
+		switch c.name {
+		case frozen100:
 			rows = append(rows, frozenRows(ours, peers)...)
+		case busyDatabase:
+			rows = append(rows, databaseRows(ours)...)
 		}
 		for _, f := range figures[c.name] {
 			rows = append(rows, f.row(c.name, ours, peers))
@@ -124,13 +127,7 @@ const flatWithin = 1.5
 
 // frozenRows are one for each size of the tree, and one that compares them.
 func frozenRows(ours, peers []Run) (rows []report.Row) {
-	var sizes []int
-	for _, r := range ours {
-		if !slices.Contains(sizes, r.Files) {
-			sizes = append(sizes, r.Files)
-		}
-	}
-	slices.Sort(sizes)
+	sizes := sizesOf(ours)
 	for _, n := range slices.Backward(sizes) {
 		f := figure{name: fmt.Sprintf("frozen pass, %d files", n), unit: "ms", of: passTime, most: [2]float64{25, 10}}
 		rows = append(rows, f.row(frozen100, ofSize(ours, n), ofSize(peers, n)))
@@ -145,6 +142,17 @@ func frozenRows(ours, peers []Run) (rows []report.Row) {
 	})
 }
 
+// sizesOf are the numbers of files in some runs, smallest first.
+func sizesOf(runs []Run) (sizes []int) {
+	for _, r := range runs {
+		if !slices.Contains(sizes, r.Files) {
+			sizes = append(sizes, r.Files)
+		}
+	}
+	slices.Sort(sizes)
+	return sizes
+}
+
 func ofSize(runs []Run, files int) (some []Run) {
 	for _, r := range runs {
 		if r.Files == files {
@@ -152,6 +160,41 @@ func ofSize(runs []Run, files int) (some []Run) {
 		}
 	}
 	return some
+}
+
+// moreWithin is by how many milliseconds the downtime of a container with very
+// many files may exceed that of one with few.
+const moreWithin = 30
+
+// databaseRows are the medians for each number of files, and how they differ.
+// What is required is that of vzmigrate's own clock.
+func databaseRows(ours []Run) (rows []report.Row) {
+	for _, f := range []figure{
+		{name: "downtime", of: func(r Run) float64 { return r.Downtime }, most: [2]float64{moreWithin, 0}},
+		{name: "downtime seen outside", of: func(r Run) float64 { return r.Outside }},
+		{name: "frozen pass", of: passTime},
+		{name: "whole move", of: wholeTime},
+	} {
+		rows = append(rows, growth(ours, f)...)
+	}
+	return rows
+}
+
+// growth are the medians of a figure for each number of files, and the largest
+// number's above the smallest's, of which something may be asked.
+func growth(ours []Run, f figure) (rows []report.Row) {
+	sizes := sizesOf(ours)
+	for _, n := range slices.Backward(sizes) {
+		v := median(ofSize(ours, n), f.of)
+		rows = append(rows, report.Row{Case: fmt.Sprintf("%s: %s, %d files", busyDatabase, f.name, n), Unit: "ms", Ours: &v})
+	}
+	if len(sizes) < 2 {
+		return rows
+	}
+	more := *rows[0].Ours - *rows[1].Ours
+	row := report.Row{Case: fmt.Sprintf("%s: %s, %d files above %d files", busyDatabase, f.name, sizes[1], sizes[0]), Unit: "ms", Ours: &more}
+	row.Required, row.Holds = f.ask(0, row)
+	return append(rows, row)
 }
 
 // Print writes the figures of which something is asked.

@@ -111,7 +111,7 @@ func (m *memoryScene) set(ctx context.Context) error {
 	if err := m.create(ctx, hosts.Minimal); err != nil {
 		return err
 	}
-	return m.makeTree(ctx, m.tree)
+	return m.makeTree(ctx, m.tree, within)
 }
 
 func (m *memoryScene) run(ctx context.Context, n int) ([]Run, error) {

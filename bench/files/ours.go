@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vzkit/vzkit/bench/hosts"
 )
@@ -16,11 +17,12 @@ const cipher = "aes128-gcm@openssh.com"
 
 // account is what `vzmigrate --json` says of a move, as far as it matters here.
 type account struct {
-	Live   bool    `json:"live"`
-	Total  float64 `json:"total_ms"`
-	Wire   uint64  `json:"wire_bytes"`
-	Phases []phase `json:"phases"`
-	Passes []pass  `json:"passes"`
+	Live     bool    `json:"live"`
+	Downtime float64 `json:"downtime_ms"`
+	Total    float64 `json:"total_ms"`
+	Wire     uint64  `json:"wire_bytes"`
+	Phases   []phase `json:"phases"`
+	Passes   []pass  `json:"passes"`
 }
 
 type phase struct {
@@ -36,11 +38,16 @@ type pass struct {
 // move moves the container and keeps its private area where it was. link is
 // how many bytes went between the hosts.
 func (s *stage) move(ctx context.Context, from, to string) (a account, link uint64, err error) {
+	return s.migrate(ctx, from, to, "-r", "no")
+}
+
+// migrate moves the container, with more arguments for vzmigrate.
+func (s *stage) migrate(ctx context.Context, from, to string, args ...string) (a account, link uint64, err error) {
 	if err := s.settle(); err != nil {
 		return a, 0, err
 	}
-	argv := append([]string{"vzmigrate", "--json", "-r", "no"}, s.MigrateArgs...)
-	cmd := s.On(ctx, from, append(argv, to, ctid)...)
+	argv := slices.Concat([]string{"vzmigrate", "--json"}, args, s.MigrateArgs, []string{to, ctid})
+	cmd := s.On(ctx, from, argv...)
 	before, err := s.linkBytes(from)
 	if err != nil {
 		return a, 0, err

@@ -24,10 +24,13 @@ type Run struct {
 	Disk    float64 `json:"disk_ms"`       // of a copy of the old tree by cp and sync at the destination
 	SrcPeak uint64  `json:"src_peak"`      // resident memory of the mover's processes
 	DstPeak uint64  `json:"dst_peak"`
+
+	Downtime float64 `json:"downtime_ms"` // by vzmigrate's own account
+	Outside  float64 `json:"outside_ms"`  // as a client saw it, where one watched
 }
 
 func (r *Run) took(a account, ms float64, link uint64) {
-	r.MS, r.Total, r.Link, r.Wire = ms, a.Total, link, a.Wire
+	r.MS, r.Total, r.Link, r.Wire, r.Downtime = ms, a.Total, link, a.Wire, a.Downtime
 }
 
 func (r *Run) synced(s synced) { r.MS, r.Total, r.Link, r.Wire = s.ms, s.ms, s.link, s.wire }
@@ -40,6 +43,9 @@ func (r Run) String() string {
 	}
 	if r.SrcPeak > 0 {
 		line += fmt.Sprintf(", memory %.1f and %.1f MiB", float64(r.SrcPeak)/mib, float64(r.DstPeak)/mib)
+	}
+	if r.Outside > 0 {
+		line += fmt.Sprintf(", downtime %.1f ms, outside %.1f ms", r.Downtime, r.Outside)
 	}
 	return line + fmt.Sprintf(", %.2f MiB, whole %.1f s", float64(r.Link)/mib, r.Total/1e3)
 }
@@ -97,5 +103,5 @@ func (s *stage) again(ctx context.Context) (synced, error) {
 }
 
 func (s *stage) dropCopy(ctx context.Context) error {
-	return s.Sh(ctx, hosts.Beta, putBy, "WHAT", copied)
+	return s.Sh(ctx, hosts.Beta, "rm -rf COPIED", "COPIED", copied)
 }

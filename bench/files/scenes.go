@@ -61,7 +61,7 @@ func (m *smallScene) set(ctx context.Context) error {
 	if err := m.create(ctx, hosts.Minimal); err != nil {
 		return err
 	}
-	if err := m.makeTree(ctx, m.tree); err != nil {
+	if err := m.makeTree(ctx, m.tree, within); err != nil {
 		return err
 	}
 	return warm(m.on(hosts.Alpha, private))

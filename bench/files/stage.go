@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,16 +30,10 @@ const (
 	within  = "srv/tree"       // of generated files, in a private area
 )
 
-// putBy puts what was made out of the way, until the lab goes with it. ext4 does
-// not give the inodes of files that were just deleted to new ones, and looks at
-// all of them each time: for minutes, creating a file takes many times as long.
-const putBy = "if [ -e WHAT ]; then mv WHAT $(mktemp -d /var/lib/vz/bench-old.XXXXXX); fi"
-
 // stage is the lab with what is measured in it.
 type stage struct {
 	*hosts.Rig
 	Config
-	masters bool // SSH connections of rsync's are up
 }
 
 // scene is a container whose moves are measured.
@@ -49,17 +42,16 @@ type scene interface {
 	set(context.Context) error
 	// run moves it, or what differs, and does the same with rsync.
 	run(ctx context.Context, n int) ([]Run, error)
+	// end ends what set has started outside of the container, if anything.
+	end()
 }
 
-// play sets a scene, measures in it and clears it.
+func (*stage) end() {}
+
+// play sets a scene and measures in it.
 func (s *stage) play(ctx context.Context, p play) (all []Run, err error) {
-	defer func() {
-		if ctx.Err() == nil { // else the lab goes, and all of it
-			err = errors.Join(err, s.clear(ctx))
-		}
-	}()
-	fmt.Fprintf(s.Progress, "%s: making ready\n", p.name)
 	scene := p.scene(s)
+	defer scene.end()
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -106,9 +98,9 @@ func (s *stage) create(ctx context.Context, template string) error {
 		"CTID", ctid, "TEMPLATE", template, "ADDRESS", address, "PROGRAM", s.Program("vzbench"), "PRIVATE", private)
 }
 
-// makeTree fills the container with files of its own root's.
-func (s *stage) makeTree(ctx context.Context, t tree) error {
-	dir, uid, gid, err := s.makeDir(within)
+// makeTree fills a directory of the container with files of its own root's.
+func (s *stage) makeTree(ctx context.Context, t tree, name string) error {
+	dir, uid, gid, err := s.makeDir(name)
 	if err != nil {
 		return err
 	}
@@ -145,8 +137,7 @@ func (s *stage) start(ctx context.Context) error {
 // giveBack makes alpha the container's host again, whose private area stayed
 // there when it moved.
 func (s *stage) giveBack(ctx context.Context) error {
-	const script = putBy + "; mkdir -m 700 WHAT; vzctl destroy CTID"
-	if err := s.Sh(ctx, hosts.Beta, script, "CTID", ctid, "WHAT", private); err != nil {
+	if err := s.Sh(ctx, hosts.Beta, "vzctl destroy CTID", "CTID", ctid); err != nil {
 		return err
 	}
 	return s.Sh(ctx, hosts.Alpha, "mv /etc/vz/conf/CTID.conf.migrated /etc/vz/conf/CTID.conf", "CTID", ctid)
@@ -157,25 +148,13 @@ func (s *stage) halt(ctx context.Context) error {
 	return s.Sh(ctx, hosts.Beta, "vzctl stop CTID --fast", "CTID", ctid)
 }
 
-// clear removes the container and all copies, wherever they are.
-func (s *stage) clear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	var errs []error
-	for _, host := range []string{hosts.Alpha, hosts.Beta} {
-		errs = append(errs, s.Sh(ctx, host, `
-			case $(vzctl status CTID) in
-				*deleted*) ;;
-				*) vzctl stop CTID --fast || true; vzctl destroy CTID ;;
-			esac
-			rm -rf COPIED PRIVATE /etc/vz/conf/CTID.conf.*`, "CTID", ctid, "COPIED", copied, "PRIVATE", private))
-	}
-	return errors.Join(errs...)
-}
-
 // settle writes back what was written before, so that it is in nobody's way.
 func (s *stage) settle() error {
-	dir, err := os.Open(s.on(hosts.Alpha, state))
+	return errors.Join(syncDisk(s.on(hosts.Alpha, state)), syncDisk(s.on(hosts.Beta, state)))
+}
+
+func syncDisk(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}

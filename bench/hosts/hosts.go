@@ -1,7 +1,8 @@
 // Package hosts is the lab that a benchmark has for itself: fresh hosts, vzkit's
 // programs run on them as a user would, and the templates that its containers
-// are made from. Nothing is left of it in the end but templates that took long
-// to build.
+// are made from. Each host has a file system of its own, as two machines have:
+// fresh, so that what earlier measurements have deleted costs nothing. Nothing
+// is left of it in the end but templates that took long to build.
 package hosts
 
 import (
@@ -10,14 +11,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/lab"
+	"github.com/vzkit/vzkit/internal/undo"
 )
 
 // DefaultDir is the state directory of the lab.
@@ -29,37 +33,73 @@ const (
 	Beta  = "beta"
 )
 
-// Rig is the lab.
-type Rig struct {
-	Lab      *lab.Lab
-	programs string
+// Config says what lab a measurement has.
+type Config struct {
+	Dir      string    // its state directory
+	Programs string    // directory of vzkit's programs
+	Need     Need      // of the disk
+	Log      io.Writer // gets a line if something is not as it should be
 }
 
-// BringUp brings up a fresh lab in dir, with the programs of a directory. What
+// Rig is the lab.
+type Rig struct {
+	Lab        *lab.Lab
+	FileSystem string // that the hosts have their containers on, in words
+	programs   string
+	claim      *os.File
+}
+
+// BringUp brings up a fresh lab, each host with a file system of its own. What
 // an earlier measurement left is removed; a lab in a directory of the user's
 // own is not.
-func BringUp(ctx context.Context, dir, programs string) (*Rig, error) {
-	if _, err := lab.Open(dir); err == nil && dir != DefaultDir {
-		return nil, fault.New(fault.Running, "a lab is in %q", dir).
-			WithHint("Choose another directory with VZLAB_DIR, or take it down with: vzlab down")
+func BringUp(ctx context.Context, c Config) (r *Rig, err error) {
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return nil, err
 	}
-	if err := lab.Down(ctx, dir, false); err != nil {
+	if err := mayTake(c.Dir); err != nil {
+		return nil, err
+	}
+	r = &Rig{Lab: &lab.Lab{Dir: c.Dir}, programs: c.Programs}
+	if err := r.takeDown(ctx, false); err != nil {
 		return nil, fmt.Errorf("take down earlier lab: %w", err)
 	}
-	r := &Rig{Lab: &lab.Lab{Dir: dir}, programs: programs}
-	if err := Run(r.vzlab(ctx, "up", "2"), nil); err != nil {
-		return nil, errors.Join(fmt.Errorf("bring up lab: %w", err), r.TakeDown())
+	if err := c.Need.Check(c.Dir); err != nil {
+		return nil, err
 	}
-	l, err := lab.Open(dir)
-	if err != nil {
-		return nil, errors.Join(err, r.TakeDown())
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	u.Push("take lab down", r.TakeDown)
+	if err := r.up(ctx, c); err != nil {
+		return nil, fmt.Errorf("bring up lab: %w", err)
 	}
-	r.Lab = l
+	u.Keep()
 	return r, nil
 }
 
+func (r *Rig) up(ctx context.Context, c Config) (err error) {
+	if r.claim, err = claim(c.Dir); err != nil {
+		return err
+	}
+	if r.FileSystem, err = mountDisks(ctx, c.Dir, c.Need, c.Log); err != nil {
+		return err
+	}
+	if err := Run(r.vzlab(ctx, "up", "2"), nil); err != nil {
+		return err
+	}
+	l, err := lab.Open(c.Dir)
+	if err == nil {
+		r.Lab = l
+	}
+	return err
+}
+
 // TakeDown goes on where the context of the measurement has ended.
-func (r *Rig) TakeDown() error { return lab.Down(context.Background(), r.Lab.Dir, true) }
+func (r *Rig) TakeDown() error { return r.takeDown(context.Background(), true) }
+
+func (r *Rig) takeDown(ctx context.Context, all bool) error {
+	defer r.claim.Close() // there may be none
+	return errors.Join(lab.Down(ctx, r.Lab.Dir, all), released(r.Lab.Dir))
+}
 
 // Program is the path of one of vzkit's programs.
 func (r *Rig) Program(name string) string { return filepath.Join(r.programs, name) }
@@ -80,6 +120,13 @@ func (r *Rig) On(ctx context.Context, host string, argv ...string) *exec.Cmd {
 func (r *Rig) Sh(ctx context.Context, host, script string, vars ...string) error {
 	script = strings.NewReplacer(vars...).Replace(script)
 	return Run(r.On(ctx, host, "bash", "-ec", script), nil)
+}
+
+// Dial connects to a port of a container, as a client on the host admin.
+func (r *Rig) Dial(ctx context.Context, address string, port int) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return r.Host(lab.Admin).Dial(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(port)))
 }
 
 // Host is one of the lab's, which has them all.

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -88,6 +89,22 @@ func TestEchoTellsWrongAnswers(t *testing.T) {
 		if _, err := e.Stop(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+func TestDuring(t *testing.T) {
+	echo := func(conn net.Conn) { io.Copy(conn, conn) }
+	var done bool
+	seen, err := During(server(t, echo), func() error { done = true; return nil })
+	if err != nil || !done || seen.Sent == 0 || seen.Echoed != seen.Sent {
+		t.Errorf("%+v, %v", seen, err)
+	}
+	wrong := errors.New("not done")
+	if _, err := During(server(t, func(net.Conn) {}), func() error { return wrong }); err != wrong {
+		t.Errorf("%v, want that of what was done", err)
+	}
+	if _, err := During(server(t, func(net.Conn) {}), func() error { return nil }); err == nil {
+		t.Error("no error where nobody answers")
 	}
 }
 

@@ -33,6 +33,10 @@ that what the move costs in throughput, memory and bytes. The peer's way,
 ` + "`runc checkpoint`, rsync and `runc restore`" + `, is measured the same way. After
 each move all memory is checked; where anything was lost there is no figure.
 
+Each host has a fresh ext4 of its own, in a sparse file on a loop device in the
+lab's directory; where there are no loop devices the hosts share what that
+directory is on.
+
 The lab's directory is $VZLAB_DIR or ` + hosts.DefaultDir + `; at the end the lab
 is taken down. The programs are those beside this one. The peer is installed
 by scripts/setup bench.
@@ -78,6 +82,9 @@ func (v *vzbench) measure(check func() error, jsonFile string, run func(programs
 	}
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Permission, "needs root").WithHint("Run it as root, or with sudo.")
+	}
+	if err := hosts.OwnMounts(); err != nil {
+		return err
 	}
 	program, err := os.Executable()
 	if err != nil {

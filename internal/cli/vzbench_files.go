@@ -28,6 +28,10 @@ the same cipher. The page cache is warm; who goes first changes from run to run.
 After each transfer the trees are compared by content; where they differ there
 is no figure.
 
+Each host has a fresh ext4 of its own, in a sparse file on a loop device in the
+lab's directory; where there are no loop devices the hosts share what that
+directory is on.
+
 The lab's directory is $VZLAB_DIR or ` + hosts.DefaultDir + `; at the end the lab
 is taken down. The programs are those beside this one. rsync is installed by
 scripts/setup bench.
@@ -36,7 +40,9 @@ Cases:
 
 ` + files.Describe() + `
 The cases of 4 GiB and of 1,000,000 files are run once for each three runs of
-the others.`,
+the others. The database moves to and fro in each run, with either number of
+files beside it; the downtime is vzmigrate's own, and that which a TCP client
+outside sees.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c.MigrateArgs = strings.Fields(migrateArgs)
