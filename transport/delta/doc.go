@@ -15,10 +15,12 @@
 // around a change; but the signature must travel, and should be little beside
 // the one change that a large file may have.
 //
-// Each block has a strong sum: the first 5 bytes of its BLAKE3, keyed with a
-// salt that is drawn for each signature, twice in a row. So a false match in a file
-// of 2^20 changed blocks has a chance of 2^-20, and nobody who does not know the
-// salt can make one. A receiver must check what it copies: [Run.Sum] is for that.
+// Each block has a strong sum: the first 5 bytes of its XXH3 of 64 bits, with a
+// seed that is drawn for each signature, the salt. So a false match in a file of
+// 2^20 changed blocks has a chance of 2^-20, and who does not know the salt cannot
+// aim at one. XXH3 goes as fast as memory can be read, six times as fast as BLAKE3,
+// which took half the time of a match. A receiver must check what it copies:
+// [Run.Sum] is for that.
 //
 // # Finding what moved
 //
@@ -42,11 +44,11 @@
 //
 // Numbers are big endian. Nothing at all is the signature of no file. Else:
 //
-//	 8  size of what is signed, 1 to 2^40
-//	16  salt
-//	    then for each block:
-//	 4  weak sum, of the blocks that have one
-//	 5  strong sum
+//	8  size of what is signed, 1 to 2^40
+//	8  salt
+//	   then for each block:
+//	4  weak sum, of the blocks that have one
+//	5  strong sum
 //
 // A block shorter than 256 bytes has 0 in place of a weak sum.
 //

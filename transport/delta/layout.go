@@ -14,7 +14,7 @@ const (
 	sparse      = 4       // beyond, every fourth
 
 	headSize   = 8 + saltSize
-	saltSize   = 16
+	saltSize   = 8
 	weakSize   = 4
 	strongSize = 5
 )

@@ -39,7 +39,7 @@ type piece struct {
 func newMatcher(s *Signature, seed uint64, size int64) *matcher {
 	m := &matcher{sig: s, seed: seed, ends: s.size - size}
 	if s.blocks > 0 {
-		m.hash, m.index = s.hasher(), s.index()
+		m.hash, m.index = s.strongOf, s.index()
 	}
 	return m
 }

@@ -85,11 +85,10 @@ func (s *Signature) segment(ctx context.Context, r io.ReaderAt, at int64) error 
 	if err := readFull(r, *b, at); err != nil {
 		return err
 	}
-	sum := s.hasher()
 	for rest := *b; len(rest) > 0; {
 		i := int(at / s.block)
 		block := rest[:s.length(i)]
-		s.put(i, block, sum(block))
+		s.put(i, block, s.strongOf(block))
 		rest, at = rest[len(block):], at+s.block
 	}
 	return nil
@@ -101,12 +100,11 @@ func (s *Signature) holes(at, end int64) {
 		return
 	}
 	zeros := make([]byte, s.block)
-	sum := s.hasher()
-	all := sum(zeros)
+	all := s.strongOf(zeros)
 	for i := int(at / s.block); int64(i)*s.block < end; i++ {
 		n := s.length(i)
 		if n < len(zeros) {
-			all = sum(zeros[:n])
+			all = s.strongOf(zeros[:n])
 		}
 		s.put(i, zeros[:n], all)
 	}

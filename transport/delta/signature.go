@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/zeebo/blake3"
+	"github.com/zeebo/xxh3"
 )
 
 // ErrMalformed is what Parse returns for anything that no Sign makes.
@@ -18,12 +18,13 @@ var ErrMalformed = errors.New("malformed signature")
 type Signature struct {
 	layout
 	raw   []byte // encoded
+	salt  uint64
 	index func() *index
 }
 
 // newSignature takes raw over.
 func newSignature(l layout, raw []byte) *Signature {
-	s := &Signature{layout: l, raw: raw}
+	s := &Signature{layout: l, raw: raw, salt: binary.BigEndian.Uint64(raw[8:])}
 	s.index = sync.OnceValue(func() *index { return newIndex(s) })
 	return s
 }
@@ -66,19 +67,10 @@ func (s *Signature) strong(i int) strong { return strong(s.raw[s.strongAt(i):]) 
 // strong is a strong sum.
 type strong [strongSize]byte
 
-// hasher returns what makes strong sums of this signature, for one goroutine.
-func (s *Signature) hasher() func(b []byte) strong {
-	var key [2 * saltSize]byte
-	copy(key[:], s.raw[8:headSize])
-	copy(key[saltSize:], s.raw[8:headSize])
-	h, err := blake3.NewKeyed(key[:])
-	if err != nil {
-		panic(err) // the key has the one length that is right
-	}
-	var out [32]byte
-	return func(b []byte) strong {
-		h.Reset()
-		h.Write(b)
-		return strong(h.Sum(out[:0]))
-	}
+// strongOf is the strong sum of a block of this signature.
+func (s *Signature) strongOf(b []byte) (sum strong) {
+	var all [8]byte
+	binary.BigEndian.PutUint64(all[:], xxh3.HashSeed(b, s.salt))
+	copy(sum[:], all[:])
+	return sum
 }
