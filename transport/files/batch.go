@@ -132,6 +132,7 @@ func (w *writer) write(j *parcel, e *entry, content []byte) error {
 // create makes the file, removing what is in its place. A directory is removed
 // only when nothing before the job can be at work in it.
 func (w *writer) create(j *parcel, e *entry) (int, error) {
+	w.owner.set(e)
 	fd, err := createFile(j.dir.fd, e)
 	if !errors.Is(err, unix.EEXIST) {
 		return fd, err

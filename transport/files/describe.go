@@ -24,6 +24,7 @@ type writer struct {
 	*shared
 	pool   *pool
 	xattrs *xattrIO
+	owner  owner
 	dir    string // before the paths of entries
 	bulk   []byte
 }

@@ -107,6 +107,7 @@ func (p *pool) buffer() []byte {
 
 // work is one goroutine's life.
 func (p *pool) work(w *writer) {
+	w.owner.adoptThread()
 	for j := p.take(); j != nil; j = p.take() {
 		err := p.failed()
 		if err == nil {
