@@ -11,7 +11,7 @@ const (
 	nameWeight  = 40 // and the bytes of the name
 	dirWeight   = 250
 	inodeWeight = 20
-	maxWeight   = 64 << 20 // about a million names
+	maxWeight   = 32 << 20 // about half a million names
 )
 
 // seen is what has come since the last Take. It stays below limit: first the
