@@ -66,6 +66,7 @@ func Receive(ctx context.Context, h *lifecycle.Host, rw io.ReadWriter) error {
 	if err != nil {
 		return tell(conn, err)
 	}
+	conn.Tell()
 	typ, payload, err := conn.ReadFrame()
 	switch {
 	case errors.Is(err, io.EOF): // the source found a reason not to ask

@@ -50,6 +50,14 @@ func hello(role, hostID string) transport.Hello {
 	}
 }
 
+// A peer with a round trip below nearby needs no more on its way than
+// aheadNearby, which spares its sshd (see transport.Conn.SetAhead). One that is
+// farther away does, and its network keeps from filling that.
+const (
+	nearby      = time.Millisecond
+	aheadNearby = 512 << 10
+)
+
 // connect greets the peer on link and begins to read. fail is called with the
 // first error, at most once.
 func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, error) {
@@ -63,6 +71,9 @@ func connect(link io.ReadWriteCloser, hostID string, fail func(error)) (*peer, e
 		link.Close()
 		return nil, fault.New(fault.SameHost, "source and destination are the same host").
 			WithHint("Name another host as the destination.")
+	}
+	if d, ok := link.(interface{ RoundTrip() time.Duration }); ok && d.RoundTrip() > 0 && d.RoundTrip() < nearby {
+		p.SetAhead(aheadNearby)
 	}
 	go p.read(fail)
 	go ping(p.Conn, p.done)

@@ -63,6 +63,7 @@ func (s *source) sendState(ctx context.Context) error {
 		s.done("files", start, n)
 		return err
 	}
+	defer keepHeap()()
 	if err := s.freeze(ctx); err != nil {
 		return err
 	}

@@ -147,6 +147,7 @@ func (s *streams) serve(link net.Conn) {
 		return
 	}
 	conn := transport.NewConn(link, link)
+	conn.Tell()
 	err := conn.WriteJSON(transport.TypeAccept, nil)
 	for err == nil {
 		var typ transport.Type

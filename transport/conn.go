@@ -19,6 +19,8 @@ const bufferSize = 256 << 10
 type Conn struct {
 	codec  atomic.Uint32
 	counts counters
+	flow   flow
+	busy   Busier
 
 	writing sync.Mutex
 	w       *bufio.Writer // guarded by writing
@@ -31,10 +33,18 @@ type Conn struct {
 
 // NewConn returns a Conn that packs nothing.
 func NewConn(r io.Reader, w io.Writer) *Conn {
-	return &Conn{
-		r: bufio.NewReaderSize(r, bufferSize),
-		w: bufio.NewWriterSize(w, bufferSize),
+	busy, ok := w.(Busier)
+	if !ok {
+		t := &timed{Writer: w}
+		w, busy = t, t
 	}
+	c := &Conn{
+		busy: busy,
+		r:    bufio.NewReaderSize(r, bufferSize),
+		w:    bufio.NewWriterSize(w, bufferSize),
+	}
+	c.flow.changed.L = &c.flow.mu
+	return c
 }
 
 // SetCodec packs what WriteFrame writes of bulk frames (pages, image, file-data,
@@ -79,6 +89,11 @@ func (c *Conn) writeEncoded(t Type, codec Codec, plain int, payload [][]byte) er
 }
 
 func (c *Conn) send(t Type, head []byte, payload [][]byte) error {
+	if t.stream() {
+		if err := c.hold(); err != nil {
+			return err
+		}
+	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if _, err := c.w.Write(head); err != nil {
@@ -116,13 +131,16 @@ func (c *Conn) ReadFrame() (Type, []byte, error) {
 	}
 	t, payload, err := c.readFrame()
 	for err == nil && t == TypePing {
-		t, payload, err = c.readFrame()
+		if err = c.flow.heard(payload); err == nil {
+			t, payload, err = c.readFrame()
+		}
 	}
 	if err == nil && t == TypeError {
 		err = parsePeerError(payload)
 	}
 	if err != nil {
 		c.broken = err
+		c.flow.end()
 		return 0, nil, err
 	}
 	return t, payload, nil
@@ -142,6 +160,7 @@ func (c *Conn) readFrame() (Type, []byte, error) {
 		return 0, nil, err
 	}
 	c.counts.received(int(h.length), len(payload))
+	c.take()
 	return h.kind, payload, nil
 }
 

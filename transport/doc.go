@@ -117,10 +117,11 @@
 //
 // # Errors and lost connections
 //
-// Either side may send ping, an empty frame, between any two others; it means
-// nothing and is skipped. S sends one at least every 5 seconds, so that R can
-// tell a source that is busy from one that is gone without a word: R treats 30
-// seconds of silence as the end of the connection.
+// Either side may send ping between any two other frames. It is empty, or has 8
+// bytes: how many that side has read so far. S sends one at least every 5 seconds,
+// so that R can tell a source that is busy from one that is gone without a word: R
+// treats 30 seconds of silence as the end of the connection. R sends one for every
+// 128 KiB that it has read, and S may keep from being too far ahead.
 //
 // Either side may send error in place of any frame. It is the last frame of
 // that side, which then closes. A side that cannot write reads on first, up to

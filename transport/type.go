@@ -14,7 +14,7 @@ const (
 	TypeError  Type = 2 // both, any time, last: JSON {kind, message, hint}
 	TypeOffer  Type = 3 // S: JSON, what is to be moved
 	TypeAccept Type = 4 // R: JSON, the offer passed every check and R is prepared
-	TypePing   Type = 5 // both, any time: empty, shows that the side lives; ReadFrame skips it
+	TypePing   Type = 5 // both, any time: shows that the side lives, and what it has read; ReadFrame skips it
 
 	TypeFilesBegin Type = 16 // S: JSON {pass, frozen}
 	TypeFileEntry  Type = 17 // S: one directory entry with its metadata

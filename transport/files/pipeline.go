@@ -4,7 +4,6 @@ import (
 	"context"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
@@ -35,20 +34,21 @@ type pipeline struct {
 	written func(*job) // called with each job before it is used again
 }
 
-// packedWriter is the part of transport.Conn that packs on other cores.
+// packedWriter is the part of transport.Conn that packs on other cores, as suits
+// the link.
 type packedWriter interface {
+	transport.Busier
 	WriteEncoded(t transport.Type, codec transport.Codec, plain int, parts ...[]byte) error
 }
 
 // job is some frames that follow one another.
 type job struct {
-	work  func(w *worker, j *job) error // fills in the frames; nil: they are there
-	out   []outFrame
-	buf   []byte // that out points into
-	wire  []byte // packed
-	plain int    // bytes of buf that wire is of
-	stat  Stats
-	err   error
+	work func(w *worker, j *job) error // fills in the frames; nil: they are there
+	out  []outFrame
+	buf  []byte // that out points into
+	wire []byte // packed
+	stat Stats
+	err  error
 
 	results []result
 	done    chan struct{}
@@ -129,7 +129,7 @@ func (p *pipeline) write() {
 }
 
 func (p *pipeline) send(j *job) error {
-	start, packed, began := 0, 0, time.Now()
+	start, packed := 0, 0
 	for _, f := range j.out {
 		payload := j.buf[start:f.end]
 		var err error
@@ -146,7 +146,9 @@ func (p *pipeline) send(j *job) error {
 		}
 		start = f.end
 	}
-	p.link.Wrote(packed+len(j.buf)-j.plain, time.Since(began))
+	if p.packed != nil {
+		p.link.Saw(p.packed.Busy())
+	}
 	p.stats.add(j.stat)
 	if p.progress != nil {
 		p.progress(p.stats)
@@ -212,7 +214,6 @@ func (w *worker) pack(j *job) error {
 		if packed != nil {
 			j.wire = append(j.wire, packed...)
 			f.packed = len(j.wire)
-			j.plain += len(payload)
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package memory
 
 import (
 	"encoding/binary"
-	"time"
 
 	"github.com/vzkit/vzkit/transport"
 	"github.com/vzkit/vzkit/transport/pack"
@@ -63,11 +62,10 @@ func (b *batch) write(w FrameWriter, l *pack.Link) (wire int, err error) {
 			wire += len(p)
 		}
 		wire += transport.Overhead
-		start := time.Now()
 		if err := w.WriteEncoded(transport.TypeMemory, b.codec, b.size(), parts...); err != nil {
 			return 0, err
 		}
-		l.Wrote(wire, time.Since(start))
+		l.Saw(w.Busy())
 	}
 	if b.mark != nil {
 		if err := w.WriteEncoded(transport.TypeMemory, transport.CodecNone, len(b.mark), b.mark); err != nil {

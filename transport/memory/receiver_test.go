@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
@@ -58,6 +59,8 @@ func sent(t testing.TB) [][]byte {
 
 // capture is a FrameWriter that keeps payloads.
 type capture struct{ payloads [][]byte }
+
+func (*capture) Busy() (uint64, time.Duration) { return 0, 0 }
 
 func (c *capture) WriteEncoded(_ transport.Type, _ transport.Codec, _ int, parts ...[]byte) error {
 	c.payloads = append(c.payloads, bytes.Join(parts, nil))

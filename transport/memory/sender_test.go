@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -319,6 +320,8 @@ func TestOptions(t *testing.T) {
 
 // broken fails once it has taken some frames.
 type broken struct{ frames int }
+
+func (*broken) Busy() (uint64, time.Duration) { return 0, 0 }
 
 func (b *broken) WriteEncoded(transport.Type, transport.Codec, int, ...[]byte) error {
 	if b.frames--; b.frames < 0 {

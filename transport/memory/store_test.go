@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vzkit/vzkit/transport"
 )
@@ -86,6 +87,8 @@ func newRoute(s Store) *route {
 }
 
 // WriteEncoded delivers the frame at once.
+func (*route) Busy() (uint64, time.Duration) { return 0, 0 }
+
 func (r *route) WriteEncoded(t transport.Type, c transport.Codec, plain int, parts ...[]byte) error {
 	if err := errors.Join(r.Conn.WriteEncoded(t, c, plain, parts...), r.Conn.Flush()); err != nil {
 		return err

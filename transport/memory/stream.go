@@ -9,6 +9,7 @@ import (
 
 // FrameWriter is what batches are written to, a *transport.Conn.
 type FrameWriter interface {
+	transport.Busier
 	WriteEncoded(t transport.Type, codec transport.Codec, plain int, parts ...[]byte) error
 	Flush() error
 }

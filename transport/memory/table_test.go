@@ -3,6 +3,7 @@ package memory
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -11,6 +12,8 @@ import (
 
 // sink is a connection that takes everything.
 type sink struct{}
+
+func (sink) Busy() (uint64, time.Duration) { return 0, 0 }
 
 func (sink) WriteEncoded(transport.Type, transport.Codec, int, ...[]byte) error { return nil }
 func (sink) Flush() error                                                       { return nil }

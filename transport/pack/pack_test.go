@@ -42,7 +42,7 @@ func measured(link float64) (*Packer, *class) {
 // linkOf is a link that takes so many bytes per second.
 func linkOf(rate float64) *Link {
 	l := new(Link)
-	l.Wrote(int(rate), time.Second)
+	l.Saw(uint64(rate), time.Second)
 	return l
 }
 
@@ -101,17 +101,33 @@ func TestWhatLooksRandomIsSampled(t *testing.T) {
 
 func TestLinkIsNotFasterAtOnce(t *testing.T) {
 	var l Link
-	l.Wrote(1e6, time.Second)
+	bytes, busy := uint64(1e6), time.Second
+	l.Saw(bytes, busy)
 	slow := l.perByte()
-	l.Wrote(1e6, 0)
+	bytes += 1e6
+	l.Saw(bytes, busy)
 	if got := l.perByte(); got < slow*0.9 || got >= slow {
 		t.Errorf("%g s per byte after a write without wait, %g before", got, slow)
 	}
 	for range 200 {
-		l.Wrote(1e6, time.Millisecond)
+		bytes, busy = bytes+1e6, busy+time.Millisecond
+		l.Saw(bytes, busy)
 	}
 	if got := l.perByte(); got > slow/100 {
 		t.Errorf("%g s per byte, long after the link got faster", got)
+	}
+}
+
+// TestFewBytesTellNothing: they are counted with those that follow.
+func TestFewBytesTellNothing(t *testing.T) {
+	var l Link
+	l.Saw(10, time.Second)
+	if got := l.perByte(); got != 0 {
+		t.Errorf("%g s per byte after 10 bytes", got)
+	}
+	l.Saw(1e6, time.Second)
+	if got := l.perByte(); got != 1e-6 {
+		t.Errorf("%g s per byte, want 1e-6", got)
 	}
 }
 

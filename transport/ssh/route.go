@@ -16,11 +16,13 @@ import (
 )
 
 // link is the way to the server: a TCP connection, a channel of a jump host's
-// connection, or a ProxyCommand. It counts what arrives and owns what carries
-// it.
+// connection, or a ProxyCommand. It counts what arrives, measures how fast it
+// takes what goes out, and owns what carries it.
 type link struct {
 	net.Conn
 	received atomic.Uint64 // bytes, ever
+	sent     atomic.Uint64 // bytes, ever
+	writing  atomic.Int64  // nanoseconds that this took
 
 	jump  *Client       // nil unless ProxyJump
 	proxy *proxyProcess // nil unless ProxyCommand
@@ -30,6 +32,33 @@ func (l *link) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	l.received.Add(uint64(n))
 	return n, err
+}
+
+func (l *link) Write(p []byte) (int, error) {
+	start := time.Now()
+	n, err := l.Conn.Write(p)
+	l.writing.Add(int64(time.Since(start)))
+	l.sent.Add(uint64(n)) //nolint:gosec // never negative
+	return n, err
+}
+
+// roundTrip is the least that the kernel has seen on the TCP connection
+// (tcp(7), TCP_INFO), or 0: nobody knows.
+func (l *link) roundTrip() time.Duration {
+	tcp, ok := l.Conn.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var info *unix.TCPInfo
+	_ = raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	if err != nil || info == nil {
+		return 0
+	}
+	return time.Duration(info.Min_rtt) * time.Microsecond
 }
 
 // abort breaks the link at once, without waiting for anybody. It goes down to

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	xssh "golang.org/x/crypto/ssh"
 
@@ -153,6 +154,16 @@ func (s *Session) Write(p []byte) (int, error) {
 	}
 	return n, io.ErrClosedPipe
 }
+
+// Busy is how many bytes have gone out on the connection, all sessions and SSH's
+// own included, and how long the network took to take them: not for how long
+// the far side had no room.
+func (s *Session) Busy() (bytes uint64, d time.Duration) {
+	return s.c.link.sent.Load(), time.Duration(s.c.link.writing.Load())
+}
+
+// RoundTrip is the least time to the server and back so far, 0 if nobody knows.
+func (s *Session) RoundTrip() time.Duration { return s.c.link.roundTrip() }
 
 // CloseWrite ends standard input: the command reads EOF.
 func (s *Session) CloseWrite() error {

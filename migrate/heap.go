@@ -1,0 +1,26 @@
+package migrate
+
+import (
+	"runtime/debug"
+	"runtime/metrics"
+)
+
+// standstillHeap is how much the heap may grow, in bytes, before it is collected
+// while a container stands still.
+const standstillHeap = 64 << 20
+
+// keepHeap puts off collecting the heap, which is as large as the container's
+// tree has files: that would take a processor for just the time that counts. It
+// returns what has it collected as before.
+func keepHeap() (restore func()) {
+	percent := debug.SetGCPercent(-1)
+	limit := debug.SetMemoryLimit(-1)
+	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(sample)
+	used := sample[0].Value.Uint64() - sample[1].Value.Uint64()
+	debug.SetMemoryLimit(min(limit, int64(used)+standstillHeap)) //nolint:gosec // far from 2^63
+	return func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+	}
+}
