@@ -5,6 +5,21 @@ import (
 	"runtime/metrics"
 )
 
+// Of a tree with manyFiles, the heap may grow by thrift percent before it is
+// collected: what is known of the tree stays for the whole move, a hundred bytes
+// a file, and the rest of the heap is small.
+const (
+	manyFiles = 200_000
+	thrift    = 25
+)
+
+// spareHeap is for a tree of so many files.
+func spareHeap(files uint64) {
+	if files >= manyFiles {
+		debug.SetGCPercent(thrift)
+	}
+}
+
 // standstillHeap is how much the heap may grow, in bytes, before it is collected
 // while a container stands still.
 const standstillHeap = 64 << 20

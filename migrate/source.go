@@ -205,6 +205,7 @@ func (s *source) sendOffer(ctx context.Context) error {
 		return err
 	}
 	s.disk = offer.Disk
+	spareHeap(offer.Inodes)
 	if s.live {
 		if offer.Criu, err = criu.Version(s.criu); err != nil {
 			return err

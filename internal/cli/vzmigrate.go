@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 
 	"github.com/docker/go-units"
@@ -168,11 +167,6 @@ func (v *vzmigrate) checkMemory() error {
 	return nil
 }
 
-// thrift is how much the heap may grow before it is collected, in percent: what
-// is known of a tree stays for the whole move, a hundred bytes a file, and the
-// rest of the heap is small.
-const thrift = 25
-
 func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string) error {
 	if len(args) == 0 && !v.receive && !v.serve {
 		return cmd.Help() // with exit code 0, as OpenVZ's
@@ -180,7 +174,6 @@ func (v *vzmigrate) run1(ctx context.Context, cmd *cobra.Command, args []string)
 	if os.Geteuid() != 0 && len(args) < 3 {
 		return fault.New(fault.Permission, "needs root").WithHint("Run it as root, or name a source to log in to.")
 	}
-	debug.SetGCPercent(thrift)
 	switch {
 	case v.receive:
 		v.silent = true // the source tells

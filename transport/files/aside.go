@@ -2,15 +2,15 @@ package files
 
 import (
 	"errors"
-	"os"
+	"fmt"
+	"math/rand/v2"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// asideSuffix makes the name of the directory for what is put aside, beside the
-// staging directory.
-const asideSuffix = ".aside"
+// asidePrefix begins the name of the directory for what is put aside.
+const asidePrefix = ".vzkit-aside-"
 
 // aside takes a file-aside frame in.
 func (t *Target) aside(payload []byte) error {
@@ -82,21 +82,21 @@ func move(from int, name string, to int, as string) error {
 	return across(to, func() error { return unix.Renameat(from, name, to, as) })
 }
 
-// openAside makes the directory for what is put aside, on first use.
+// openAside makes the directory for what is put aside, on first use: in the
+// staging directory, whose file system it has to be in, by a name that the peer
+// cannot know.
 func (t *Target) openAside() (err error) {
 	if t.shelf >= 0 {
 		return nil
 	}
-	path := t.staging + asideSuffix
-	if err := os.Mkdir(path, 0o700); errors.Is(err, unix.EEXIST) {
-		return occupied(path)
-	} else if err != nil {
-		return pathError("create directory", path, err)
+	root, name := t.trail.fds[0], fmt.Sprintf("%s%016x", asidePrefix, rand.Uint64())
+	if err := unix.Mkdirat(root, name, 0o700); err != nil {
+		return pathError("create directory", name, err)
 	}
-	t.shelf, err = unix.Open(path, dirFlags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
+	t.shelfName = name
+	if t.shelf, err = openBeneath(root, name, dirFlags, 0); err != nil {
 		t.shelf = -1
-		return errors.Join(pathError("open directory", path, err), os.Remove(path))
+		return errors.Join(pathError("open directory", name, err), unix.Unlinkat(root, name, unix.AT_REMOVEDIR))
 	}
 	return nil
 }
@@ -106,12 +106,11 @@ func (t *Target) clearAside() error {
 	if t.shelf < 0 {
 		return nil
 	}
-	path := t.staging + asideSuffix
 	tree := newTrail(t.shelf)
 	t.shelf = -1
 	defer tree.close()
 	if err := tree.empty(); err != nil {
-		return pathError("empty directory", path, err)
+		return pathError("empty directory", t.shelfName, err)
 	}
-	return pathErrorIf("remove directory", path, os.Remove(path))
+	return pathErrorIf("remove directory", t.shelfName, unix.Unlinkat(t.trail.fds[0], t.shelfName, unix.AT_REMOVEDIR))
 }

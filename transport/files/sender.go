@@ -65,6 +65,11 @@ func (s *sender) frame(t transport.Type, stat Stats, add func(b []byte) []byte) 
 	s.now.buf = add(s.now.buf)
 	s.now.frame(t)
 	s.now.stat.add(stat)
+	return s.full()
+}
+
+// full hands over what is collected if that is enough.
+func (s *sender) full() error {
 	if len(s.now.buf) < jobBytes && len(s.now.out) < jobFrames {
 		return nil
 	}

@@ -10,17 +10,20 @@ import (
 )
 
 // A file of at most smallFile bytes goes whole in a batch, with others of its
-// directory: up to batchFiles of them, or about chunkSize bytes.
+// directory: up to batchFiles of them, or about chunkSize bytes. A batch of at
+// most soonBytes is read at once: most directories have only a few files, and
+// handing those over would take longer.
 const (
 	smallFile  = 64 << 10
 	batchFiles = 128
 	chunkSize  = 256 << 10
+	soonBytes  = 16 << 10
 )
 
-// batch is small files of one directory that a worker reads.
+// batch is small files of one directory.
 type batch struct {
 	s     *sender
-	dir   int // a descriptor of its own
+	dir   int // valid while it is read
 	path  string
 	files []small
 	bytes int64 // about what they have
@@ -36,15 +39,7 @@ type small struct {
 // trail.
 func (s *scanner) collect(n *node, st *unix.Stat_t) error {
 	if s.batch == nil {
-		dir, err := s.fd()
-		if err != nil {
-			return err
-		}
-		own, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		s.batch = &batch{s: s.sender, dir: own, path: s.here()}
+		s.batch = &batch{s: s.sender, path: s.here()}
 	}
 	b := s.batch
 	b.files = append(b.files, small{n, st.Ino, n.same(st)})
@@ -65,17 +60,41 @@ func (s *scanner) apply(j *job) {
 	j.results = j.results[:0]
 }
 
-// endBatch hands the batch over, if there is one.
-func (s *scanner) endBatch() error {
+// endBatch sends the batch of the directory at the end of the trail, if there is
+// one.
+func (s *scanner) endBatch() (err error) {
 	b := s.batch
 	s.batch = nil
 	if b == nil {
 		return nil
 	}
+	if b.dir, err = s.fd(); err != nil {
+		return err
+	}
+	if b.bytes <= soonBytes {
+		return s.include(b)
+	}
+	if b.dir, err = unix.FcntlInt(uintptr(b.dir), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return err
+	}
 	j := s.take()
-	j.work = b.read
+	j.work = b.readAndClose
 	return s.submit(j)
 }
+
+// include reads the batch into the job that is being filled.
+func (s *scanner) include(b *batch) error {
+	if s.now == nil {
+		s.now = s.take()
+	}
+	s.now.work = packs // of its frames some may be worth it
+	if err := b.read(s.own, s.now); err != nil {
+		return err
+	}
+	return s.full()
+}
+
+func packs(*worker, *job) error { return nil }
 
 // alone sends a small file at once, and reports whether it was there: others
 // may be linked to it.
@@ -88,7 +107,11 @@ func (s *scanner) alone(n *node, st *unix.Stat_t) error {
 	}
 	b, j := s.batch, s.take()
 	s.batch = nil
-	err := b.read(s.own, j)
+	dir, err := s.fd()
+	if err == nil {
+		b.dir = dir
+		err = b.read(s.own, j)
+	}
 	if err == nil && len(j.results) == 0 {
 		err = errReplaced
 	}
@@ -103,9 +126,14 @@ func (s *scanner) alone(n *node, st *unix.Stat_t) error {
 	return err
 }
 
-// read is the work of a batch.
-func (b *batch) read(w *worker, j *job) error {
+// readAndClose is the work of a batch with a descriptor of its own.
+func (b *batch) readAndClose(w *worker, j *job) error {
 	defer unix.Close(b.dir)
+	return b.read(w, j)
+}
+
+// read adds a frame with all that is still there.
+func (b *batch) read(w *worker, j *job) error {
 	if err := interrupted(b.s.ctx); err != nil {
 		return err
 	}

@@ -14,19 +14,20 @@ import (
 // Target is a staging directory that becomes the tree pass by pass. Nothing the
 // peer sends makes it touch anything outside.
 type Target struct {
-	staging string
-	trail   *trail
-	levels  []*level  // of the trail
-	shelf   int       // the directory of what is aside, -1 without one
-	root    *entry    // the latest
-	file    *incoming // whose content arrives
-	own     *writer   // of the receiving goroutine
-	pool    *pool     // of this pass
-	passes  int
-	stats   Stats
-	lost    func(what string, entries uint64)
-	sealed  bool  // by Finish
-	err     error // of the pass that failed
+	staging   string
+	trail     *trail
+	levels    []*level // of the trail
+	shelf     int      // the directory of what is aside, -1 without one
+	shelfName string
+	root      *entry    // the latest
+	file      *incoming // whose content arrives
+	own       *writer   // of the receiving goroutine
+	pool      *pool     // of this pass
+	passes    int
+	stats     Stats
+	lost      func(what string, entries uint64)
+	sealed    bool  // by Finish
+	err       error // of the pass that failed
 }
 
 // NewTarget makes the staging directory, or takes over one that is there and
@@ -279,15 +280,12 @@ func (t *Target) Sync() error {
 	return nil
 }
 
-// Close lets go of the staging directory and leaves it as it is.
+// Close lets go of the staging directory and leaves in it what has come so far.
 func (t *Target) Close() error {
 	t.closeFile()
-	if t.shelf >= 0 {
-		unix.Close(t.shelf)
-		t.shelf = -1
-	}
+	err := t.clearAside()
 	t.trail.close()
-	return nil
+	return err
 }
 
 // Discard removes the staging directory with all in it, and closes the Target.

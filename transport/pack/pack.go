@@ -12,7 +12,7 @@ import (
 const (
 	minPack     = 256      // bytes worth packing
 	sampleSize  = 64 << 10 // bytes tried with every codec
-	sampleEvery = 32       // batches between samples
+	sampleEvery = 128      // batches between samples
 	maxRatio    = 0.97     // above it packing does not pay
 	learning    = 0.25     // weight of the newest measure
 	cpuWeight   = 1.0 / 8  // of packing while the link is the bottleneck
