@@ -16,7 +16,7 @@ import (
 // container's by a rename.
 type Area struct {
 	Dir   string // what is to be renamed
-	Files string // where the container's files go; the same, or within
+	Files string // where the container's files go; the same, or within; "" if an image arrives
 	image *image.Image
 }
 
@@ -44,6 +44,16 @@ func (c *Container) NewArea(ctx context.Context, dir string, bytes, inodes uint6
 		return nil, err
 	}
 	return &Area{Dir: dir, Files: files, image: &i}, nil
+}
+
+// ArrivingArea is a private area in dir, which exists and is empty, for an image
+// that will be put there as it is. Its files cannot be reached.
+func (c *Container) ArrivingArea(dir string) (*Area, error) {
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fault.New(fault.ImageCreate, "close private area: %w", err)
+	}
+	i := c.image(dir)
+	return &Area{Dir: dir, image: &i}, nil
 }
 
 // Moved tells the area that its directory has been renamed.

@@ -152,6 +152,9 @@ func (h *Host) putLayout(f *config.File, layout, space string) error {
 	return (&Container{Conf: f, host: h}).SetLayout(l, size)
 }
 
+// Image is the image in the private area of a container that has one.
+func (c *Container) Image() image.Image { return c.image(c.Private()) }
+
 // image is the image in a directory, the container's private area or one that
 // becomes it.
 func (c *Container) image(dir string) image.Image {

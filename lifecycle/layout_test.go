@@ -375,3 +375,47 @@ func rename(t *testing.T, from, to string) {
 		t.Fatal(err)
 	}
 }
+
+// A shell can be made before its image is there, and takes that away again.
+func TestPrepareForArrivingImage(t *testing.T) {
+	h := newHost(t)
+	c := marked(t, h)
+	shell, err := c.Prepare("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shell.Close()
+	if s, err := c.Status(); err != nil || s.Mounted {
+		t.Errorf("before it comes: %+v, %v", s, err)
+	}
+	staging := filepath.Join(filepath.Dir(c.Private()), ".migrate-101-x")
+	if err := os.Mkdir(staging, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.ArrivingArea(staging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Mount(a); err == nil {
+		t.Error("mounted without an image")
+	}
+	rename(t, c.Image().Path(), filepath.Join(staging, image.File))
+	if err := shell.Mount(a); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(c.Root(), "mark")); err != nil || string(text) != "here" {
+		t.Errorf("mark is %q, %v", text, err)
+	}
+	if info, err := os.Stat(staging); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := errors.Join(a.Close(), shell.Close()); err != nil {
+		t.Error(err)
+	}
+	wantUnmounted(t, c)
+	rename(t, filepath.Join(staging, image.File), c.Image().Path())
+	if err := os.Remove(staging); err != nil {
+		t.Error(err)
+	}
+	whole(t, h, lifecycle.LayoutImage)
+}

@@ -83,6 +83,37 @@ func (c *Container) checkRoot() error {
 // to this mount namespace's propagation: CRIU takes it as the container's
 // root, which must be a mount point of its own.
 func (c *Container) mount(private string, u *undo.Stack) error {
+	if c.Layout() == LayoutImage {
+		return c.mountImage(c.image(private), u)
+	}
+	if err := c.makeRoot(u); err != nil {
+		return err
+	}
+	root := c.Root()
+	if err := unix.Mount(private, root, "", unix.MS_BIND, ""); err != nil {
+		return fault.New(fault.Mount, "mount %q on %q: %w", private, root, err)
+	}
+	u.Push("unmount "+root, c.unmount)
+	if err := unix.Mount("", root, "", unix.MS_PRIVATE, ""); err != nil {
+		return fault.New(fault.Mount, "make %q private: %w", root, err)
+	}
+	return nil
+}
+
+// mountImage mounts an image there.
+func (c *Container) mountImage(i image.Image, u *undo.Stack) error {
+	if err := c.makeRoot(u); err != nil {
+		return err
+	}
+	if err := i.Mount(context.Background(), c.Root()); err != nil {
+		return err
+	}
+	u.Push("unmount "+c.Root(), c.unmount)
+	return nil
+}
+
+// makeRoot makes the mount point.
+func (c *Container) makeRoot(u *undo.Stack) error {
 	if err := c.checkRoot(); err != nil {
 		return err
 	}
@@ -94,20 +125,6 @@ func (c *Container) mount(private string, u *undo.Stack) error {
 		return fault.New(fault.Mount, "make mount point: %w", err)
 	}
 	u.Push("remove "+root, c.removeRoot)
-	if c.Layout() == LayoutImage {
-		if err := c.image(private).Mount(context.Background(), root); err != nil {
-			return err
-		}
-		u.Push("unmount "+root, c.unmount)
-		return nil
-	}
-	if err := unix.Mount(private, root, "", unix.MS_BIND, ""); err != nil {
-		return fault.New(fault.Mount, "mount %q on %q: %w", private, root, err)
-	}
-	u.Push("unmount "+root, c.unmount)
-	if err := unix.Mount("", root, "", unix.MS_PRIVATE, ""); err != nil {
-		return fault.New(fault.Mount, "make %q private: %w", root, err)
-	}
 	return nil
 }
 

@@ -25,8 +25,9 @@ type Shell struct {
 }
 
 // Prepare makes the shell around private, a private area of the container's
-// layout, up to the point where a first process can be made. The shell must be
-// kept or closed.
+// layout, up to the point where a first process can be made; with private "",
+// for an image that is still to come, up to Mount. The shell must be kept or
+// closed.
 func (c *Container) Prepare(private string) (*Shell, error) {
 	s := &Shell{c: c}
 	if err := s.prepare(private); err != nil {
@@ -42,7 +43,11 @@ func (s *Shell) prepare(private string) error {
 			return fault.Wrap(fault.Network, err)
 		}
 	}
-	if err := s.c.mount(private, &s.undo); err != nil {
+	if private == "" {
+		if err := s.c.checkRoot(); err != nil {
+			return err
+		}
+	} else if err := s.c.mount(private, &s.undo); err != nil {
 		return err
 	}
 	g, err := s.c.Cgroup()
@@ -58,6 +63,12 @@ func (s *Shell) prepare(private string) error {
 		return err
 	}
 	return fault.Wrap(fault.Cgroup, g.Chown(int(uid), int(gid)))
+}
+
+// Mount makes the files in an image that has arrived the container's.
+func (s *Shell) Mount(a *Area) error {
+	a.image.Unchecked = true
+	return s.c.mountImage(*a.image, &s.undo)
 }
 
 // Enclose puts process pid into the container's cgroup and gives it a cgroup

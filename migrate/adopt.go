@@ -101,7 +101,7 @@ func (d *destination) settle() (s Settled, err error) {
 		<-d.announced
 		errs = append(errs, d.release())
 	}
-	errs = append(errs, d.tree.SealRoot(), d.tree.Sync(), d.tree.Close(), d.area.Close())
+	errs = append(errs, d.sealFiles(), d.area.Close())
 	errs = append(errs, d.basis.close(), d.retire(), lifecycle.SyncDir(d.c.Private()), lifecycle.SyncDir(filepath.Dir(d.c.Private())))
 	if d.state != nil {
 		d.worker.Close() // if it was not the one to restore

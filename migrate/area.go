@@ -16,9 +16,6 @@ import (
 	"github.com/vzkit/vzkit/transport/files"
 )
 
-// asideSuffix ends the name of what a Target makes beside a staging directory.
-const asideSuffix = ".aside"
-
 // chooseLayout puts the layout that was asked for into the config; else the
 // container has the one it has at the source.
 func (d *destination) chooseLayout() error {
@@ -54,6 +51,9 @@ func (d *destination) makeArea(ctx context.Context) error {
 		return fault.New(fault.Copy, "make staging directory: %w", err)
 	}
 	d.undo.Push("remove "+d.staging, d.dropArea)
+	if d.way == byBlocks {
+		return d.makeImage()
+	}
 	bytes := d.offer.Disk
 	if d.c.Layout() == lifecycle.LayoutImage && !d.converts {
 		bytes = 0 // it fits into an image of that size at the source
@@ -62,12 +62,10 @@ func (d *destination) makeArea(ctx context.Context) error {
 	if d.area, err = d.c.NewArea(ctx, d.staging, bytes, d.offer.Inodes); err != nil {
 		return err
 	}
-	into := d.area.Files
-	if into != d.staging {
-		into += "/." // what is put aside, beside that, is in the same file system
+	if d.tree, err = files.NewTarget(d.area.Files); err != nil {
+		return err
 	}
-	d.tree, err = files.NewTarget(into)
-	return err
+	return d.findLosses()
 }
 
 // dropArea removes the staging directory with all in it, or with --keep-dst
@@ -75,6 +73,8 @@ func (d *destination) makeArea(ctx context.Context) error {
 func (d *destination) dropArea() error {
 	var errs []error
 	switch {
+	case d.image != nil:
+		errs = append(errs, d.image.Close())
 	case d.tree == nil:
 	case d.worthKeeping():
 		return d.keepArea()
@@ -101,7 +101,7 @@ func (d *destination) worthKeeping() bool {
 // keepArea makes what has come of the container a base for the next attempt.
 func (d *destination) keepArea() error {
 	path := filepath.Join(filepath.Dir(d.c.Private()), fmt.Sprintf(".kept-%d", d.c.ID))
-	err := errors.Join(d.tree.Close(), d.area.Close(), os.RemoveAll(d.staging+asideSuffix), d.doom(path), d.c.Sweep())
+	err := errors.Join(d.tree.Close(), d.area.Close(), d.doom(path), d.c.Sweep())
 	if err == nil {
 		err = os.Rename(d.staging, path)
 	}

@@ -101,12 +101,17 @@ func (d *destination) receivePass(ctx context.Context, begin []byte) error {
 		if err := d.basis.await(); err != nil {
 			return err
 		}
-		if base := d.basis.base; base != nil {
+		if base := d.basis.base; base != nil && d.tree != nil {
 			d.tree.UseBase(base.Root())
 		}
 		d.begun = true
 	}
-	_, err := d.tree.Receive(ctx, stateReader{d}, begin)
+	var err error
+	if d.image != nil {
+		_, err = d.image.Receive(ctx, stateReader{d}, begin)
+	} else {
+		_, err = d.tree.Receive(ctx, stateReader{d}, begin)
+	}
 	if err = d.basis.endPass(err); err == nil {
 		d.passed = true
 	}

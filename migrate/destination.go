@@ -18,6 +18,7 @@ import (
 	"github.com/vzkit/vzkit/restore"
 	"github.com/vzkit/vzkit/restore/pager"
 	"github.com/vzkit/vzkit/transport"
+	"github.com/vzkit/vzkit/transport/blocks"
 	"github.com/vzkit/vzkit/transport/files"
 )
 
@@ -35,6 +36,8 @@ type destination struct {
 	area      *lifecycle.Area // in staging
 	converts  bool            // to another layout than it has at the source
 	tree      *files.Target
+	way       string
+	image     *blocks.Target // in place of the tree
 	basis     *basis
 	begun     bool     // files have come
 	passed    bool     // all of them, once
@@ -154,14 +157,15 @@ func (d *destination) prepare(ctx context.Context) error {
 	if err := d.clearStale(); err != nil {
 		return err
 	}
-	err := d.makeArea(ctx)
-	if err == nil {
-		err = d.findLosses()
-	}
-	if err != nil || !d.offer.Live {
+	if err := d.makeArea(ctx); err != nil || !d.offer.Live {
 		return err
 	}
-	if d.shell, err = d.c.Prepare(d.staging); err != nil {
+	mounted := d.staging
+	if d.way == byBlocks {
+		mounted = "" // yet
+	}
+	var err error
+	if d.shell, err = d.c.Prepare(mounted); err != nil {
 		return err
 	}
 	d.undo.Push("release network", d.release)
@@ -227,9 +231,9 @@ func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
 		switch typ {
 		case transport.TypeAbort:
 			return true, nil
-		case transport.TypeFilesBegin:
-			last, err := d.takeFiles(ctx, payload)
-			if errors.Is(err, files.ErrAbort) {
+		case transport.TypeFilesBegin, transport.TypeBlocksBegin:
+			last, err := d.takeFiles(ctx, typ, payload)
+			if errors.Is(err, files.ErrAbort) || errors.Is(err, blocks.ErrAbort) {
 				return true, nil
 			}
 			if err != nil || last {
@@ -245,11 +249,14 @@ func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
 
 // takeFiles receives one pass over the files; after the last one, all of the
 // state must be here.
-func (d *destination) takeFiles(ctx context.Context, payload []byte) (last bool, err error) {
+func (d *destination) takeFiles(ctx context.Context, typ transport.Type, payload []byte) (last bool, err error) {
+	if (typ == transport.TypeBlocksBegin) != (d.way == byBlocks) {
+		return false, fault.New(fault.Protocol, "%s, but files come by %s", typ, d.way)
+	}
 	var begin struct {
 		Frozen bool `json:"frozen"`
 	}
-	if err := transport.DecodeJSON(transport.TypeFilesBegin, payload, &begin); err != nil {
+	if err := transport.DecodeJSON(typ, payload, &begin); err != nil {
 		return false, err
 	}
 	if begin.Frozen { // the restore is near
@@ -279,14 +286,14 @@ func (d *destination) takeState(typ transport.Type, payload []byte) error {
 // build puts the config beside its final place and restores the processes,
 // frozen and without network to the outside.
 func (d *destination) build() error {
-	if err := d.tree.Finish(); err != nil {
+	if err := d.finishFiles(); err != nil {
 		return err
 	}
 	if err := d.stageConfig(); err != nil {
 		return err
 	}
 	if !d.offer.Live {
-		return d.tree.Sync()
+		return d.syncFiles()
 	}
 	return d.restore()
 }
@@ -294,6 +301,9 @@ func (d *destination) build() error {
 // restore builds the processes, frozen, with their memory at hand.
 func (d *destination) restore() error {
 	d.watch.step("take in last files")
+	if err := d.mountImage(); err != nil {
+		return err
+	}
 	objects, err := d.state.sharedObjects()
 	if err != nil {
 		return fault.Wrap(fault.Restore, err)

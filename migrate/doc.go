@@ -30,5 +30,9 @@
 // makes files of. A base is never written, and gone once the container is here
 // only if it was kept for that.
 //
+// An image that stays one comes as it is, by blocks (package blocks), where there
+// is no such base and the source can tell which blocks are written. It can be
+// mounted only when all of it is there: that is a part of the downtime.
+//
 // The package does not know how pages are found or encoded.
 package migrate

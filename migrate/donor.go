@@ -15,12 +15,31 @@ const (
 	tellLeast = 5 * time.Second
 )
 
+// siblingsHelp bounds the bytes of a container of which a good part may be its
+// template's, and so another container's, too.
+const siblingsHelp = 2 << 30
+
 // lend finds a base and begins to tell the source what is in it. A base that
 // cannot be opened is none.
 func (d *destination) lend(ctx context.Context) {
 	limit := tellLeast + time.Duration(d.offer.Disk/tellRate)*time.Second
-	d.basis = newBasis(ctx, d.conn, d.openBase(ctx), limit)
+	var base *files.Base
+	if d.way == byFiles {
+		base = d.openBase(ctx)
+	}
+	d.basis = newBasis(ctx, d.conn, base, limit)
 	d.undo.Push("close base", d.basis.close)
+}
+
+// hasBase tells whether there is likely to be a base that is worth more than the
+// speed of blocks.
+func (d *destination) hasBase() bool {
+	for _, what := range []string{keptPartial, keptGone} {
+		if findKept(d.host, d.c.ID, what) != nil {
+			return true
+		}
+	}
+	return d.offer.Disk < siblingsHelp && len(d.siblings()) > 0
 }
 
 // openBase opens what is most like the tree to come: what an earlier transfer

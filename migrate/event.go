@@ -13,7 +13,7 @@ type Event struct {
 	Millis float64 `json:"ms,omitempty"`     // of Done
 	Bytes  uint64  `json:"bytes,omitempty"`  // of Done: moved; of Progress: so far
 	Total  uint64  `json:"total,omitempty"`  // of Progress: expected, 0 if unknown
-	Text   string  `json:"text,omitempty"`   // of Note and Failed
+	Text   string  `json:"text,omitempty"`   // of Note and Failed; of Done: what moved
 	Round  *Round  `json:"round,omitempty"`  // of Rounded
 	Report *Report `json:"report,omitempty"` // of Finished
 	Fault  uint16  `json:"fault,omitempty"`  // of Failed: a fault.Kind
@@ -51,6 +51,7 @@ type Report struct {
 	MemoryBytes uint64  `json:"memory_bytes"` // of the container's pages
 	Tracker     string  `json:"tracker"`
 	Dump        string  `json:"dump"`   // how the frozen container was dumped; "" if it was not
+	Way         string  `json:"way"`    // in which the files went: byFiles or byBlocks
 	Passes      []Pass  `json:"passes"` // over the files
 	Rounds      []Round `json:"rounds"`
 	LastPages   uint64  `json:"last_pages"` // sent while it stood still
@@ -58,13 +59,13 @@ type Report struct {
 	Fill        float64 `json:"fill_ms"`    // from its start at the destination until all of its memory was in place
 }
 
-// Pass is one pass over the files.
+// Pass is one pass over the files, or over the blocks of their image.
 type Pass struct {
 	MS      float64 `json:"ms"`
-	Looked  uint64  `json:"looked"`  // entries looked at
-	Entries uint64  `json:"entries"` // sent
+	Looked  uint64  `json:"looked"`  // entries, or blocks, looked at
+	Entries uint64  `json:"entries"` // sent; blocks with content
 	Bytes   uint64  `json:"bytes"`   // of content
-	Deleted uint64  `json:"deleted"`
+	Deleted uint64  `json:"deleted"` // paths; blocks that became holes
 	Frozen  bool    `json:"frozen"`
 	Tracked bool    `json:"tracked"` // only what was seen to change was looked at
 }

@@ -60,7 +60,7 @@ func TestEventJSON(t *testing.T) {
 func TestReportJSON(t *testing.T) {
 	text, err := json.Marshal(Report{Phases: []Phase{{"dump", 1, 2}}, Passes: []Pass{{5, 6, 7, 8, 9, true, true}}, Rounds: []Round{{1, 2, 3, 4, 5, 6, "g"}}})
 	want := `{"ctid":0,"src":"","dst":"","live":false,"downtime_ms":0,"phases":[{"name":"dump","ms":1,"bytes":2}],` +
-		`"total_ms":0,"wire_bytes":0,"memory_bytes":0,"tracker":"","dump":"",` +
+		`"total_ms":0,"wire_bytes":0,"memory_bytes":0,"tracker":"","dump":"","way":"",` +
 		`"passes":[{"ms":5,"looked":6,"entries":7,"bytes":8,"deleted":9,"frozen":true,"tracked":true}],` +
 		`"rounds":[{"ms":1,"pages":2,"zero":3,"wire_bytes":4,"dirty":5,"predicted_ms":6,"decision":"g"}],` +
 		`"last_pages":0,"steps":null,"fill_ms":0}`

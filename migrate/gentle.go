@@ -20,6 +20,7 @@ type FileOptions struct {
 
 // Accepted is the payload of transport.TypeAccept in answer to an offer.
 type Accepted struct {
+	Way  string   `json:"way"`            // byFiles or byBlocks
 	Lost []string `json:"lost,omitempty"` // what the destination's file system cannot keep
 }
 

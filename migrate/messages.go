@@ -20,6 +20,8 @@ type Offer struct {
 	Streams int    `json:"streams"`  // connections that memory will come on
 	Layout  string `json:"layout"`   // that the private area is to have; "" is the config's
 	KeepDst bool   `json:"keep_dst"` // keep files that have come if the move fails
+
+	Image *ImageOffer `json:"image,omitempty"` // nil: there is none, or it cannot be sent as it is
 }
 
 // Attach is the payload of transport.TypeAttach.

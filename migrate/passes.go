@@ -20,11 +20,9 @@ const (
 // sendFiles sends the private area while the container runs. What the last of
 // these passes leaves is the frozen passes'.
 func (s *source) sendFiles(ctx context.Context) error {
-	var err error
-	if s.tree, err = files.NewSource(s.dir, files.SourceOptions{Once: !s.live, Size: int64(s.disk)}); err != nil {
+	if err := s.openTree(ctx); err != nil {
 		return err
 	}
-	s.undo.Push("close tree", s.tree.Close)
 	if !s.live {
 		return nil
 	}
@@ -117,7 +115,7 @@ func (s *source) passed(p Pass) { s.report.Passes = append(s.report.Passes, p) }
 func (s *source) sendPass(ctx context.Context, o files.PassOptions) (Pass, error) {
 	start := time.Now()
 	s.pass++
-	if s.live && (s.beside == nil || o.More) { // else the pass beside the dump has seen to it
+	if s.live && s.report.Way == byFiles && (s.beside == nil || o.More) { // else the pass beside the dump has seen to it
 		if err := s.findWriters(o.Frozen); err != nil {
 			return Pass{}, fault.Wrap(fault.Copy, err)
 		}

@@ -32,7 +32,7 @@ func (d *destination) check() error {
 	if o.CTID < lifecycle.MinCTID || o.CTID > lifecycle.MaxCTID {
 		return fault.New(fault.Protocol, "container id %d is out of range", o.CTID)
 	}
-	if max(o.Memory, o.Disk, o.Inodes) > 1<<60 {
+	if max(o.Memory, o.Disk, o.Inodes) > 1<<60 || o.Image != nil && o.Image.Allocated > 1<<60 {
 		return fault.New(fault.NoSpace, "no host has room for what container %d says it is", o.CTID)
 	}
 	f, err := config.Parse([]byte(o.Config))
@@ -54,9 +54,15 @@ func (d *destination) check() error {
 	if err := d.c.CheckFree(); err != nil {
 		return err
 	}
+	if err := d.chooseWay(); err != nil {
+		return err
+	}
 	bytes, inodes := o.Disk, o.Inodes
 	if d.c.Layout() == lifecycle.LayoutImage { // its inodes are within
 		bytes, inodes = bytes+inodes*inodeSize, 1
+	}
+	if d.way == byBlocks {
+		bytes = o.Image.Allocated
 	}
 	if err := checkDisk(filepath.Dir(d.c.Private()), bytes, inodes); err != nil {
 		return err

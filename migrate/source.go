@@ -47,7 +47,7 @@ type source struct {
 	streams []*peer      // further connections, for memory
 	dir     string       // with the container's files
 	release func() error // them
-	tree    *files.Source
+	tree    mover
 	base    *files.SourceBase // what the destination has that is like them, or nil
 	pass    int
 	disk    uint64 // bytes of the private area, about what the first pass sends
@@ -106,7 +106,7 @@ func Send(ctx context.Context, c *lifecycle.Container, o SendOptions) (*Report, 
 
 func newSource(c *lifecycle.Container, o SendOptions) *source {
 	s := &source{SendOptions: o, c: c, began: time.Now(), mapped: fileSet{}}
-	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Passes: []Pass{}, Rounds: []Round{}, Phases: []Phase{}, Steps: []Step{}}
+	s.report = Report{CTID: c.ID, Source: o.From, Destination: o.To, Tracker: "none", Way: byFiles, Passes: []Pass{}, Rounds: []Round{}, Phases: []Phase{}, Steps: []Step{}}
 	return s
 }
 
@@ -206,6 +206,9 @@ func (s *source) sendOffer(ctx context.Context) error {
 	}
 	s.disk = offer.Disk
 	spareHeap(offer.Inodes)
+	if offer.Image, err = s.offerImage(); err != nil {
+		return err
+	}
 	if s.live {
 		if offer.Criu, err = criu.Version(s.criu); err != nil {
 			return err
@@ -224,6 +227,9 @@ func (s *source) sendOffer(ctx context.Context) error {
 	}
 	var accepted Accepted
 	if err := s.peer.expect(ctx, transport.TypeAccept, &accepted); err != nil {
+		return err
+	}
+	if err := s.agree(offer.Image, accepted.Way); err != nil {
 		return err
 	}
 	s.tellLosses(accepted)
@@ -280,7 +286,11 @@ func (s *source) done(name string, start time.Time, bytes uint64) {
 func (s *source) took(name string, d time.Duration, bytes uint64) {
 	p := Phase{Name: name, MS: millis(d), Bytes: bytes}
 	s.report.Phases = append(s.report.Phases, p)
-	s.Emit(Event{Kind: Done, Phase: name, Millis: p.MS, Bytes: bytes})
+	e := Event{Kind: Done, Phase: name, Millis: p.MS, Bytes: bytes}
+	if name == "files" && s.report.Way == byBlocks {
+		e.Text = "blocks of the image"
+	}
+	s.Emit(e)
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }

@@ -48,8 +48,7 @@ func (d *destination) clearStaging() error {
 	found, err := filepath.Glob(prefix + "*")
 	errs := []error{err}
 	for _, path := range found {
-		id := strings.TrimSuffix(strings.TrimPrefix(path, prefix), asideSuffix)
-		if uuids.MatchString(id) {
+		if uuids.MatchString(strings.TrimPrefix(path, prefix)) {
 			errs = append(errs, image.Image{Dir: path}.Unmount(), d.doom(path))
 		}
 	}

@@ -45,7 +45,7 @@ func suffers(t *testing.T, list []abuse) {
 }
 
 func TestAbuseBeforeOffer(t *testing.T) {
-	hello := frame(transport.TypeHello, `{"magic":"vzkit","min_version":3,"max_version":3,"role":"sender","host_id":"x"}`)
+	hello := frame(transport.TypeHello, `{"magic":"vzkit","min_version":4,"max_version":4,"role":"sender","host_id":"x"}`)
 	bytesOnly := func(b []byte) func(*receiver, migrate.Offer) {
 		return func(r *receiver, _ migrate.Offer) { r.send(b) }
 	}

@@ -33,12 +33,14 @@
 //	     4     …  packed bytes: one LZ4 block, or Zstandard frames
 //
 // The codec is chosen frame by frame; a reader of version 1 knows all three.
-// Only pages, image, file-data and memory may be packed (the bulk frames). A
-// payload below 256 bytes, or one that does not shrink, goes plain.
+// Only pages, image, file-data, file-batch, file-signature, base-files, memory
+// and blocks-data may be packed (the bulk frames). A payload below 256 bytes, or
+// one that does not shrink, goes plain.
 //
-// Those four, file-entry, file-delete and packets (together: the stream frames) may
-// wait in the writer's buffer of 256 KiB. All others are control frames: they
-// leave at once and take what waits before them along.
+// Those, file-entry, file-delete, file-copy, file-hole, file-aside, file-back,
+// blocks-hole and packets (together: the stream frames) may wait in the writer's
+// buffer of 256 KiB. All others are control frames: they leave at once and take
+// what waits before them along.
 //
 // # Limits
 //
@@ -61,7 +63,7 @@
 //
 // Both sides send hello before they read anything:
 //
-//	{"magic":"vzkit","min_version":3,"max_version":3,
+//	{"magic":"vzkit","min_version":4,"max_version":4,
 //	 "program":"vzmigrate 0.1","role":"sender","host_id":"…"}
 //
 // The version in force is the smaller max_version. If that is below either
@@ -107,6 +109,10 @@
 //	[removes its files]
 //	finish              ------------------>
 //	                                        forgets the move, ends
+//
+// Where the private area is an image, and R has said so in accept, the passes
+// are blocks-begin, blocks-data and blocks-hole in any number, blocks-end, and
+// are answered in the same way.
 //
 // A stopped container has no memory: its first pass is the frozen one. The
 // frozen pass is answered by restored, or by an error.
@@ -155,7 +161,8 @@
 // # Payloads
 //
 // "JSON" in the list of types is one object. Package files defines the frames
-// of a file pass, files-begin to files-end; package memory defines memory, the
+// of a file pass, files-begin to files-end; package blocks those of a pass over
+// an image, blocks-begin to blocks-end; package memory defines memory, the
 // pages that go over while the container runs; package migrate defines offer,
 // accept, files-done and the rest of the handover. This package defines four:
 //
@@ -198,4 +205,5 @@
 //	   memory: pages in rounds, before and in the freeze, by whoever tracks
 //	   them; pages carries those that only CRIU has
 //	3  files in batches, by blocks, and out of what the receiver has
+//	4  blocks: an image as it is, in place of its files
 package transport

@@ -9,7 +9,7 @@ import (
 )
 
 // Version is the protocol version this package speaks.
-const Version = 3
+const Version = 4
 
 // MaxPayload is the most plain payload bytes one frame carries.
 const MaxPayload = 1 << 20

@@ -97,7 +97,7 @@ func hello(t *testing.T, text string) []byte {
 }
 
 func TestForeignGreetings(t *testing.T) {
-	good := hello(t, `{"magic":"vzkit","min_version":3,"max_version":3,"role":"receiver"}`)
+	good := hello(t, `{"magic":"vzkit","min_version":4,"max_version":4,"role":"receiver"}`)
 	const prefix = "peer does not speak vzkit's protocol: got "
 	for _, c := range []struct{ name, sent, want string }{
 		{"shell profile", "Welcome to beta!\nLast login: Monday\n" + string(good), `"Welcome to beta! Last login: Monday"`},
@@ -134,7 +134,7 @@ func TestGreetingIsQuotedWithoutItsEnd(t *testing.T) {
 }
 
 func TestBadHellos(t *testing.T) {
-	good := hello(t, `{"magic":"vzkit","min_version":3,"max_version":3,"role":"receiver"}`)
+	good := hello(t, `{"magic":"vzkit","min_version":4,"max_version":4,"role":"receiver"}`)
 	if err := greet(good); err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +148,9 @@ func TestBadHellos(t *testing.T) {
 		{"half a header", good[:7], fault.Protocol},
 		{"half a hello", good[:30], fault.Protocol},
 		{"no JSON", hello(t, "hello"), fault.Protocol},
-		{"no role", hello(t, `{"magic":"vzkit","min_version":3,"max_version":3}`), fault.Protocol},
+		{"no role", hello(t, `{"magic":"vzkit","min_version":4,"max_version":4}`), fault.Protocol},
 		{"version 0", hello(t, `{"magic":"vzkit","max_version":1,"role":"receiver"}`), fault.Protocol},
-		{"versions reversed", hello(t, `{"magic":"vzkit","min_version":4,"max_version":3,"role":"receiver"}`), fault.Protocol},
+		{"versions reversed", hello(t, `{"magic":"vzkit","min_version":5,"max_version":4,"role":"receiver"}`), fault.Protocol},
 	} {
 		if err := greet(c.sent); err == nil || fault.KindOf(err) != c.want {
 			t.Errorf("%s: %v, kind %d", c.name, err, fault.KindOf(err))

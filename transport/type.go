@@ -50,6 +50,11 @@ const (
 	TypeAttach   Type = 54 // S: JSON {id}, on a new connection: finish an interrupted handover
 	TypeSettled  Type = 55 // R: files and config are on R's disk
 	TypePackets  Type = 56 // S: IP packets for the container that came while it stood still
+
+	TypeBlocksBegin Type = 64 // S: JSON {pass, frozen, size}
+	TypeBlocksData  Type = 65 // S: blocks of an image with content
+	TypeBlocksHole  Type = 66 // S: blocks of an image that are a hole
+	TypeBlocksEnd   Type = 67 // S: JSON {data, holes}: explicit end of the pass
 )
 
 var typeNames = map[Type]string{
@@ -63,6 +68,7 @@ var typeNames = map[Type]string{
 	TypeRestored: "restored", TypeCommit: "commit", TypeAbort: "abort",
 	TypeResumed: "resumed", TypeFinish: "finish", TypeAborted: "aborted", TypeAttach: "attach",
 	TypeSettled: "settled", TypePackets: "packets",
+	TypeBlocksBegin: "blocks-begin", TypeBlocksData: "blocks-data", TypeBlocksHole: "blocks-hole", TypeBlocksEnd: "blocks-end",
 }
 
 // String is the name the package comment uses, or "type 77" for an unknown one.
@@ -76,7 +82,7 @@ func (t Type) String() string {
 // bulk frames may be packed.
 func (t Type) bulk() bool {
 	switch t {
-	case TypePages, TypeImage, TypeFileData, TypeFileBatch, TypeSignature, TypeBaseFiles, TypeMemory:
+	case TypePages, TypeImage, TypeFileData, TypeFileBatch, TypeSignature, TypeBaseFiles, TypeMemory, TypeBlocksData:
 		return true
 	}
 	return false
@@ -85,7 +91,7 @@ func (t Type) bulk() bool {
 // stream frames may wait in the write buffer; all others are control frames.
 func (t Type) stream() bool {
 	switch t {
-	case TypeFileEntry, TypeFileDelete, TypeFileCopy, TypeFileHole, TypeFileAside, TypeFileBack, TypePackets:
+	case TypeFileEntry, TypeFileDelete, TypeFileCopy, TypeFileHole, TypeFileAside, TypeFileBack, TypePackets, TypeBlocksHole:
 		return true
 	}
 	return t.bulk()

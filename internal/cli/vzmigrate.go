@@ -87,7 +87,7 @@ func (v *vzmigrate) flags(f *pflag.FlagSet) {
 	f.BoolVar(&v.live, "live", false, "refuse a container that does not run")
 	f.BoolVar(&v.live, "online", false, "same as --live")
 	f.StringVarP(&v.removeArea, "remove-area", "r", "yes", "remove the private area at the source: yes or no")
-	f.BoolVar(&v.keepDst, "keep-dst", false, "keep the files that have gone over if the move fails; the next one sends what is missing")
+	f.BoolVar(&v.keepDst, "keep-dst", false, "keep the files that have gone over if the move fails; the next one sends what is missing (an image goes by files then)")
 	f.StringVar(&v.layout, "layout", "", "private area at the destination: dir or image; what it is at the source if not given")
 	f.StringVar(&v.memory.Codec, "compress", v.memory.Codec, "codec of memory and files: zstd, lz4, none, or auto: what suits link and CPUs")
 	f.DurationVar(&v.memory.DowntimeLimit, "downtime-limit", v.memory.DowntimeLimit, "freeze the container when its downtime is predicted to be below")

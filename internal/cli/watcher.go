@@ -11,6 +11,7 @@ import (
 
 	"github.com/vzkit/vzkit/dump/track"
 	"github.com/vzkit/vzkit/migrate"
+	"github.com/vzkit/vzkit/transport"
 )
 
 // watcher shows how a migration gets on: a line for each phase that has ended
@@ -47,6 +48,9 @@ func (w *watcher) see(e migrate.Event) {
 		fmt.Fprintf(w.out, "%-8s %10.1f ms", e.Phase, e.Millis)
 		if e.Bytes > 0 {
 			fmt.Fprintf(w.out, " %10.1f MiB", float64(e.Bytes)/(1<<20))
+		}
+		if e.Text != "" {
+			fmt.Fprint(w.out, ", ", transport.Clean(e.Text))
 		}
 		fmt.Fprintln(w.out)
 	case migrate.Rounded:

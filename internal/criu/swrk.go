@@ -72,7 +72,7 @@ type Worker struct {
 
 // Start starts CRIU at path. It does not look at the container's processes
 // before it gets its request. With surroundings of its own it has a mount
-// namespace, and does not see what is mounted later.
+// namespace, and does not see what is mounted later but by Show.
 func Start(path string, o StartOptions) (*Worker, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -71,6 +71,10 @@ const (
 type Image struct {
 	Dir   string // the private area
 	Label string // whose it is; the loop device bears it, at most 63 bytes
+
+	// Unchecked has it mounted without e2fsck(8), which would only replay the
+	// journal, as the kernel does: it comes from where it was mounted and well.
+	Unchecked bool
 }
 
 // Path is the file with the file system.

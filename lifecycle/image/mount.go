@@ -151,6 +151,9 @@ func (i Image) top(ctx context.Context, attrs int) (*os.File, error) {
 	}
 	defer unix.Close(fsfd)
 	err = unix.FsconfigSetString(fsfd, "source", dev.Name())
+	if err == nil { // whatever an image that has come from elsewhere would have the kernel do
+		err = unix.FsconfigSetString(fsfd, "errors", "remount-ro")
+	}
 	if err == nil {
 		err = unix.FsconfigCreate(fsfd)
 	}

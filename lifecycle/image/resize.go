@@ -16,6 +16,7 @@ import (
 const (
 	fitrim   = 0xc0185879 // _IOWR('X', 121, struct fstrim_range)
 	resizeFS = 0x40086610 // _IOW('f', 16, __u64)
+	settleFS = 0x4004662b // EXT4_IOC_CHECKPOINT, _IOW('f', 43, __u32)
 )
 
 // state is what Resize has to know: the file's size, the balloon's, and what is
