@@ -13,7 +13,8 @@ type flow struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	limit   uint64 // 0: none
-	taken   uint64 // by the peer, as it says
+	tells   bool   // the peer says what it takes
+	taken   uint64 // as it says
 	over    bool   // the connection is
 
 	tell bool   // the peer is to know what is taken here
@@ -21,7 +22,7 @@ type flow struct {
 }
 
 // SetAhead keeps stream frames back while more than limit bytes of what was
-// written have not been taken by the reader at the other end, which has to Tell.
+// written have not been taken by the reader at the other end, once that Tells.
 // Somebody has to read here all the time. 0 is no limit.
 //
 // OpenSSH's server takes what a fast link brings into a buffer that it copies
@@ -35,17 +36,23 @@ func (c *Conn) SetAhead(limit uint64) {
 	f.changed.Broadcast()
 }
 
-// Tell has ReadFrame tell the peer, by pings, what it has taken. It comes
-// before the first ReadFrame that matters, and in no two goroutines with one.
-func (c *Conn) Tell() { c.flow.tell = true }
+// Tell has ReadFrame tell the peer, by pings, what it has taken. It is for the
+// goroutine that reads.
+func (c *Conn) Tell() {
+	c.flow.tell = true
+	c.say(c.counts.in.Load())
+}
 
-// take tells what has been read, now and then. If that fails, reading shows why.
+// take tells what has been read, now and then.
 func (c *Conn) take() {
-	f, in := &c.flow, c.counts.in.Load()
-	if !f.tell || in-f.told < tellEvery {
-		return
+	if in := c.counts.in.Load(); c.flow.tell && in-c.flow.told >= tellEvery {
+		c.say(in)
 	}
-	f.told = in
+}
+
+// say tells how much has been read. If that fails, reading shows why.
+func (c *Conn) say(in uint64) {
+	c.flow.told = in
 	_ = c.WriteFrame(TypePing, binary.BigEndian.AppendUint64(nil, in))
 }
 
@@ -59,6 +66,7 @@ func (f *flow) heard(payload []byte) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.tells = true
 	f.taken = max(f.taken, binary.BigEndian.Uint64(payload))
 	f.changed.Broadcast()
 	return nil
@@ -72,8 +80,11 @@ func (f *flow) end() {
 	f.changed.Broadcast()
 }
 
-// far reports whether the writer is too far ahead.
-func (f *flow) far(sent uint64) bool { return f.limit > 0 && !f.over && sent > f.taken+f.limit }
+// far reports whether the writer is too far ahead: of a reader that has told
+// what it takes, for nobody waits for one that does not.
+func (f *flow) far(sent uint64) bool {
+	return f.limit > 0 && f.tells && !f.over && sent > f.taken+f.limit
+}
 
 // hold waits while the writer is too far ahead. What waits in the buffer would
 // be waited for in vain.

@@ -19,7 +19,6 @@ func apart(t *testing.T) (w, r *Conn, cut func()) {
 	rr, ww := io.Pipe()
 	w, r = NewConn(rr, newBacklog(t, rw)), NewConn(wr, ww)
 	w.SetAhead(aheadLimit)
-	r.Tell()
 	go func() {
 		for {
 			if _, _, err := w.ReadFrame(); err != nil {
@@ -27,6 +26,12 @@ func apart(t *testing.T) (w, r *Conn, cut func()) {
 			}
 		}
 	}()
+	r.Tell()
+	for tells := false; !tells; time.Sleep(time.Millisecond) {
+		w.flow.mu.Lock()
+		tells = w.flow.tells
+		w.flow.mu.Unlock()
+	}
 	cut = func() { wr.Close(); ww.Close() }
 	t.Cleanup(cut)
 	return w, r, cut
@@ -34,13 +39,15 @@ func apart(t *testing.T) (w, r *Conn, cut func()) {
 
 // newBacklog is a writer that takes everything at once, as an sshd does.
 func newBacklog(t *testing.T, w io.Writer) io.Writer {
-	queue := make(chan []byte, 1<<12)
-	t.Cleanup(func() { close(queue) })
+	queue, ended := make(chan []byte, 1<<12), make(chan struct{})
+	t.Cleanup(func() { close(ended) })
 	go func() {
-		for b := range queue {
-			if _, err := w.Write(b); err != nil {
-				for range queue {
-				}
+		for {
+			select {
+			case b := <-queue:
+				_, _ = w.Write(b) // fails once the connection is cut
+			case <-ended:
+				return
 			}
 		}
 	}()
@@ -82,35 +89,53 @@ func TestWriterIsNotFarAhead(t *testing.T) {
 	}
 }
 
-// TestControlFramesGoAhead: what nobody takes keeps stream frames back only.
-func TestControlFramesGoAhead(t *testing.T) {
-	w, _, _ := apart(t)
-	for w.Counts().SentBytes <= aheadLimit {
-		if err := w.WriteFrame(TypeFileData, make([]byte, aheadFrame)); err != nil {
+// stuck is a writer that its reader, after a first word, keeps waiting.
+func stuck(t *testing.T) (w *Conn, cut func(), wrote <-chan bool) {
+	t.Helper()
+	w, r, cut := apart(t)
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for range 4 * aheadLimit / aheadFrame {
+			_ = w.WriteFrame(TypeFileData, make([]byte, aheadFrame))
+		}
+	}()
+	for r.Counts().ReceivedBytes < tellEvery {
+		if _, _, err := r.ReadFrame(); err != nil {
 			t.Fatal(err)
 		}
 	}
+	select {
+	case <-done:
+		t.Fatal("the writer did not wait")
+	case <-time.After(50 * time.Millisecond):
+	}
+	return w, cut, done
+}
+
+// TestControlFramesGoAhead: what nobody takes keeps stream frames back only.
+func TestControlFramesGoAhead(t *testing.T) {
+	w, _, _ := stuck(t)
 	if err := w.WriteJSON(TypeFilesEnd, nil); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestEndOfConnectionLetsWriterGo(t *testing.T) {
-	w, _, cut := apart(t)
-	done := make(chan bool)
-	go func() {
-		defer close(done)
-		for range 2 * aheadLimit / aheadFrame {
-			_ = w.WriteFrame(TypeFileData, make([]byte, aheadFrame))
-		}
-	}()
-	select {
-	case <-done:
-		t.Fatal("the writer did not wait")
-	case <-time.After(50 * time.Millisecond):
-	}
+	_, cut, done := stuck(t)
 	cut()
 	<-done
+}
+
+// TestReaderThatDoesNotTell is not waited for.
+func TestReaderThatDoesNotTell(t *testing.T) {
+	w := NewConn(nil, io.Discard)
+	w.SetAhead(aheadLimit)
+	for range 4 * aheadLimit / aheadFrame {
+		if err := w.WriteFrame(TypeFileData, make([]byte, aheadFrame)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestMalformedPing(t *testing.T) {
