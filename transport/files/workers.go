@@ -34,7 +34,8 @@ type pool struct {
 	limit  int            // of goroutines
 
 	mu      sync.Mutex
-	changed sync.Cond
+	changed sync.Cond         // some job has ended, or all are to
+	work    sync.Cond         // there is a job to be taken, or no more comes
 	jobs    []*parcel         // outstanding, in order
 	next    int               // the first of them that has not started
 	bytes   int               // in jobs
@@ -50,7 +51,7 @@ type pool struct {
 
 func newPool(writer func() *writer) *pool {
 	p := &pool{writer: writer, limit: max(2, runtime.GOMAXPROCS(0)), busy: make(map[fileID]*level)}
-	p.changed.L = &p.mu
+	p.changed.L, p.work.L = &p.mu, &p.mu
 	return p
 }
 
@@ -77,9 +78,9 @@ func (p *pool) add(f *level, dir int, records []byte) error {
 	p.jobs = append(p.jobs, j)
 	if p.started < p.limit {
 		p.started++
-		p.running.Go(func() { p.work(p.writer()) })
+		p.running.Go(func() { p.run(p.writer()) })
 	}
-	p.changed.Broadcast()
+	p.work.Signal()
 	return nil
 }
 
@@ -105,8 +106,8 @@ func (p *pool) buffer() []byte {
 	return b
 }
 
-// work is one goroutine's life.
-func (p *pool) work(w *writer) {
+// run is one goroutine's life.
+func (p *pool) run(w *writer) {
 	w.owner.adoptThread()
 	for j := p.take(); j != nil; j = p.take() {
 		err := p.failed()
@@ -123,7 +124,7 @@ func (p *pool) take() *parcel {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.next == len(p.jobs) && !p.quit {
-		p.changed.Wait()
+		p.work.Wait()
 	}
 	if p.next == len(p.jobs) {
 		return nil
@@ -261,7 +262,7 @@ func (p *pool) stop(complete bool) {
 	}
 	p.mu.Lock()
 	p.quit = true
-	p.changed.Broadcast()
+	p.work.Broadcast()
 	p.mu.Unlock()
 	p.running.Wait()
 }

@@ -16,6 +16,7 @@ const (
 	maxRatio    = 0.97     // above it packing does not pay
 	learning    = 0.25     // weight of the newest measure
 	cpuWeight   = 1.0 / 8  // of packing while the link is the bottleneck
+	fastLink    = 1 / 1e9  // seconds per byte; no codec is as fast
 	noisePieces = 16       // that looksRandom takes
 	noisePiece  = 256      // bytes each
 )
@@ -77,7 +78,7 @@ func New(name string, l *Link) (*Packer, error) {
 // Pack returns the packed payload, size bytes in parts, and its codec, or nil
 // and CodecNone. The bytes are valid until the next Pack.
 func (p *Packer) Pack(t transport.Type, size int, parts ...[]byte) ([]byte, transport.Codec, error) {
-	if len(p.codecs) == 0 || size < minPack {
+	if len(p.codecs) == 0 || size < minPack || p.auto && p.link.perByte() < fastLink {
 		return nil, transport.CodecNone, nil
 	}
 	c := &p.classes[0]
