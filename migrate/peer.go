@@ -55,7 +55,7 @@ func hello(role, hostID string) transport.Hello {
 // farther away does, and its network keeps from filling that.
 const (
 	nearby      = time.Millisecond
-	aheadNearby = 1 << 20
+	aheadNearby = 768 << 10
 )
 
 // connect greets the peer on link and begins to read. fail is called with the

@@ -10,8 +10,12 @@ import (
 	"github.com/vzkit/vzkit/internal/fault"
 )
 
-// bufferSize is that of the write and of the read buffer.
-const bufferSize = 256 << 10
+// Sizes of buffers, in bytes. What is written at once is a packet of SSH, and
+// larger payloads go past the buffer.
+const (
+	readBuffer  = 256 << 10
+	writeBuffer = 32 << 10
+)
 
 // Conn frames one connection. Any number of goroutines may write; one at a
 // time may read. Conn does not close what it stands on, and closing that is
@@ -40,8 +44,8 @@ func NewConn(r io.Reader, w io.Writer) *Conn {
 	}
 	c := &Conn{
 		busy: busy,
-		r:    bufio.NewReaderSize(r, bufferSize),
-		w:    bufio.NewWriterSize(w, bufferSize),
+		r:    bufio.NewReaderSize(r, readBuffer),
+		w:    bufio.NewWriterSize(w, writeBuffer),
 	}
 	c.flow.changed.L = &c.flow.mu
 	return c

@@ -159,7 +159,7 @@ func TestControlFramesFlush(t *testing.T) {
 func TestStreamFramesFlushWhenFull(t *testing.T) {
 	var b bytes.Buffer
 	c := NewConn(nil, &b)
-	chunk := make([]byte, bufferSize/4)
+	chunk := make([]byte, writeBuffer/4)
 	for range 5 {
 		if err := c.WriteFrame(TypeFileData, chunk); err != nil {
 			t.Fatal(err)

@@ -39,7 +39,7 @@
 //
 // Those, file-entry, file-delete, file-copy, file-hole, file-aside, file-back,
 // blocks-hole and packets (together: the stream frames) may wait in the writer's
-// buffer of 256 KiB. All others are control frames: they leave at once and take
+// buffer of 32 KiB. All others are control frames: they leave at once and take
 // what waits before them along.
 //
 // # Limits

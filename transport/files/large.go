@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -232,6 +233,9 @@ func (c *piece) read(w *worker, j *job) error {
 	if err := interrupted(c.f.s.ctx); err != nil {
 		return err
 	}
+	if c.new() {
+		return c.readNew(j)
+	}
 	b := w.bulk[:c.end-c.start]
 	if err := c.fill(b); err != nil {
 		return err
@@ -246,6 +250,28 @@ func (c *piece) read(w *worker, j *job) error {
 		}
 		at = to
 	}
+	return nil
+}
+
+// new reports whether all of it is data that the receiver has not.
+func (c *piece) new() bool {
+	return c.f.from == nil && len(c.data) == 1 && c.data[0] == extent{c.start, c.end}
+}
+
+// readNew reads it to where it is sent from.
+func (c *piece) readNew(j *job) error {
+	n := int(c.end - c.start)
+	j.buf = slices.Grow(appendOffset(j.buf, c.start), n)
+	j.buf = j.buf[:len(j.buf)+n]
+	b := j.buf[len(j.buf)-n:]
+	if err := c.fill(b); err != nil {
+		return err
+	}
+	for at := c.start; at < c.end; at += c.f.block {
+		c.sum(b, at, min(at+c.f.block, c.end))
+	}
+	j.frame(transport.TypeFileData)
+	j.stat.Bytes += uint64(n)
 	return nil
 }
 

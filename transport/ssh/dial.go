@@ -85,6 +85,7 @@ func (h *handshake) do(ctx context.Context) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.link.join(conn)
 	return newClient(h, xssh.NewClient(conn, chans, reqs)), nil
 }
 

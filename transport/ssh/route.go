@@ -7,11 +7,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	xssh "golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +25,8 @@ type link struct {
 	received atomic.Uint64 // bytes, ever
 	sent     atomic.Uint64 // bytes, ever
 	writing  atomic.Int64  // nanoseconds that this took
+	joins    atomic.Bool   // packets are put together
+	begun    []byte        // of a packet, by the one goroutine that writes
 
 	jump  *Client       // nil unless ProxyJump
 	proxy *proxyProcess // nil unless ProxyCommand
@@ -34,12 +38,38 @@ func (l *link) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// buffered is the size of the library's write buffer. It writes a packet that is
+// larger in two pieces, of which this is the first.
+const buffered = 4096
+
+// Write puts the pieces of a packet together: the first one alone would wake the
+// far side for nothing, which costs a tenth of all the time that bytes take.
 func (l *link) Write(p []byte) (int, error) {
+	if len(p) == buffered && l.joins.Load() {
+		l.begun = append(l.begun, p...)
+		return len(p), nil
+	}
 	start := time.Now()
-	n, err := l.Conn.Write(p)
+	pieces := net.Buffers{p}
+	if len(l.begun) > 0 {
+		pieces = net.Buffers{l.begun, p}
+		l.begun = l.begun[:0]
+	}
+	n, err := pieces.WriteTo(l.Conn)
 	l.writing.Add(int64(time.Since(start)))
 	l.sent.Add(uint64(n)) //nolint:gosec // never negative
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// join begins to put packets together, if none of them can have just the size
+// of a first piece: one of AES-GCM is 4 bytes, some times 16, and 16.
+func (l *link) join(conn xssh.Conn) {
+	if c, ok := conn.(xssh.AlgorithmsConnMetadata); ok {
+		l.joins.Store(strings.HasSuffix(c.Algorithms().Write.Cipher, "-gcm@openssh.com"))
+	}
 }
 
 // roundTrip is the least that the kernel has seen on the TCP connection
