@@ -10,7 +10,7 @@ import (
 // a file, and the rest of the heap is small.
 const (
 	manyFiles = 200_000
-	thrift    = 25
+	thrift    = 15
 )
 
 // spareHeap is for a tree of so many files.

@@ -126,17 +126,6 @@ func (d *directory) each(do func(n *node)) {
 	}
 }
 
-// inodes finds entries by their inodes; of those with several names, one of
-// these.
-type inodes map[uint64]*node
-
-// drop forgets an entry.
-func (i inodes) drop(n *node) {
-	if i[n.ino] == n {
-		delete(i, n.ino)
-	}
-}
-
 // result is what a worker has found out about an entry, which the scanner notes.
 type result struct {
 	node *node

@@ -52,7 +52,7 @@ func (s *scanner) bringBack(a *apart, d *directory, name string) (*node, error) 
 	a.node.name = name
 	a.node.digest = 0 // its ctime has changed at least
 	d.put(a.node)
-	s.src.inodes[a.node.ino] = a.node
+	s.src.inodes.put(a.node)
 	return a.node, s.numbered(transport.TypeFileBack, a.number, s.pathOf(d, name))
 }
 
@@ -106,7 +106,7 @@ func (s *scanner) moved(st *unix.Stat_t) (*apart, error) {
 		}
 		return nil, nil
 	}
-	n := s.src.inodes[st.Ino]
+	n := s.src.inodes.find(st.Ino)
 	if n == nil || n.dir == nil && n.sums == nil || n.missing || n.kind != uint8(st.Mode>>kindShift) || !s.attached(n) {
 		return nil, nil
 	}
@@ -169,7 +169,7 @@ func (s *scanner) linkTo(n *node, st *unix.Stat_t) error {
 
 // hasOthers notes that an inode that had one name has more.
 func (s *scanner) hasOthers(ino uint64) {
-	n := s.src.inodes[ino]
+	n := s.src.inodes.find(ino)
 	if n == nil || n.dir != nil || n.linked {
 		return
 	}
@@ -182,7 +182,7 @@ func (s *scanner) hasOthers(ino uint64) {
 // others are the names, in the tree, of an inode that is no directory: one at
 // least, or all of them, which needs a list of the inodes that have several.
 func (s *scanner) others(ino uint64, each bool) (all []*node) {
-	first := s.src.inodes[ino]
+	first := s.src.inodes.find(ino)
 	if first != nil && first.dir == nil && s.attached(first) {
 		all = append(all, first)
 	}

@@ -263,8 +263,11 @@ func (s *scanner) content(n *node, st *unix.Stat_t, seen time.Time) error {
 
 // record notes that an entry has been sent as st shows it.
 func (s *scanner) record(n *node, st *unix.Stat_t, seen time.Time) {
+	if n.ino != st.Ino {
+		s.src.inodes.drop(n)
+	}
 	n.record(st, seen)
-	s.src.inodes[n.ino] = n
+	s.src.inodes.put(n)
 }
 
 // oneOfSeveral sends a name of an inode that may have others: its content once,

@@ -71,7 +71,7 @@ func NewSource(root string, o SourceOptions) (*Source, error) {
 	n := &node{missing: true}
 	n.dir = &directory{node: n}
 	s := &Source{
-		tree: tree, root: n.dir, inodes: inodes{}, copies: map[copyKey]*node{},
+		tree: tree, root: n.dir, copies: map[copyKey]*node{},
 		seed: rand.Uint64(), once: o.Once, block: blockFor(o.Size, allSums),
 	}
 	if !o.Once {
@@ -149,7 +149,7 @@ func (s *Source) changes(o PassOptions) (c watch.Changes, all bool) {
 		return c, true
 	}
 	c, lost, err := s.watch.Take(func(dir uint64) bool {
-		n := s.inodes[dir]
+		n := s.inodes.find(dir)
 		return n != nil && n.dir != nil
 	})
 	if err != nil {

@@ -102,7 +102,7 @@ func (s *scanner) rest(c watch.Changes) (all bool, err error) {
 func (s *scanner) visits(c watch.Changes) []*visit {
 	found := visits{}
 	for ino, names := range c.Names {
-		if n := s.src.inodes[ino]; n != nil && n.dir != nil {
+		if n := s.src.inodes.find(ino); n != nil && n.dir != nil {
 			v := found.of(n.dir)
 			for name := range names {
 				v.names[name] = true
@@ -112,16 +112,16 @@ func (s *scanner) visits(c watch.Changes) []*visit {
 	again := s.src.again
 	s.src.again = nil
 	for _, ino := range slices.AppendSeq(again, maps.Keys(c.Dirs)) {
-		if n := s.src.inodes[ino]; n != nil && n.dir != nil {
+		if n := s.src.inodes.find(ino); n != nil && n.dir != nil {
 			found.of(n.dir).list = true
 		}
 	}
 	for ino := range c.Files {
-		found.file(s.src.inodes[ino])
+		found.file(s.src.inodes.find(ino))
 	}
 	if s.Frozen {
 		for key := range s.Writers {
-			found.file(s.src.inodes[key[1]])
+			found.file(s.src.inodes.find(key[1]))
 		}
 	}
 	return found.byPath(s.src.root)
