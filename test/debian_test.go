@@ -8,22 +8,27 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// debian is the template of this test: Debian 12 with sysvinit, sshd, cron,
+// debian is the template of these tests: Debian 12 with sysvinit, sshd, cron,
 // rsyslog, and Redis.
 const debian = "debian-12-redis"
 
-// templateDirs are where the template may have been built already: by this
-// test, or by the demonstration. It is built once on a machine.
+// templateDirs are where the template may have been built already: by these
+// tests, or by the demonstration. It is built once on a machine.
 var templateDirs = []string{"/var/cache/vzkit/template", "/var/lib/vzlab-demo/template"}
 
-// needDebian puts the template among those of the lab's hosts.
-func needDebian(t *testing.T) {
+// building is held by whoever looks for the template, and builds it.
+var building sync.Mutex
+
+// debianStore is the directory of templates that has the template.
+func debianStore(t *testing.T) string {
 	t.Helper()
-	vztmpl := filepath.Join(binDir(), "vztmpl")
+	building.Lock()
+	defer building.Unlock()
 	i := slices.IndexFunc(templateDirs, func(dir string) bool {
 		_, err := os.Stat(filepath.Join(dir, "cache", debian+".json"))
 		return err == nil
@@ -31,8 +36,15 @@ func needDebian(t *testing.T) {
 	dir := templateDirs[max(i, 0)]
 	if i < 0 {
 		t.Logf("building the template %s in %s, this one time", debian, dir)
-		command(t, vztmpl, "--dir", dir, "build", "debian-12", "--as", debian, "--include", "redis-server")
+		command(t, filepath.Join(binDir(), "vztmpl"), "--dir", dir, "build", "debian-12", "--as", debian, "--include", "redis-server")
 	}
+	return dir
+}
+
+// needDebian puts the template among those of the lab's hosts.
+func needDebian(t *testing.T) {
+	t.Helper()
+	dir := debianStore(t)
 	for _, suffix := range []string{".tar.zst", ".json"} {
 		command(t, "cp", filepath.Join(dir, "cache", debian+suffix), filepath.Join(theLab.Dir, "template/cache"))
 	}

@@ -74,6 +74,7 @@ func TestImageLayout(t *testing.T) {
 	if now := c.allocated(t); now < before+95 {
 		t.Errorf("100 MiB written, image went from %d MiB to %d", before, now)
 	}
+	c.listsSpace(t, 100<<10, 300<<10)
 	h.run(t, "vzctl", "set", c.ctid(), "--diskspace", "64M", "--save").wants(t, 154, "container uses", "more than 64.0 MiB")
 	h.ok(t, "vzctl", "exec", c.ctid(), "rm /big")
 	h.run(t, "vzctl", "compact", c.ctid()).wants(t, 0, "given back")
@@ -103,6 +104,17 @@ func TestImageLayout(t *testing.T) {
 	h.ok(t, "vzctl", "stop", c.ctid(), "--fast")
 	if left := c.loops(t); left != "" {
 		t.Errorf("stopped, and in use: %s", left)
+	}
+}
+
+// listsSpace checks what vzlist tells of the disk space, in KiB.
+func (c *container) listsSpace(t *testing.T, least, size int) {
+	t.Helper()
+	text := c.src.ok(t, "vzlist", "-H", "-o", "layout,diskspace,diskspace.s,diskspace.h", c.ctid())
+	var layout string
+	var used, soft, hard int
+	if n, err := fmt.Sscan(text, &layout, &used, &soft, &hard); n != 4 || layout != "image" || used < least || used > size || soft != size || hard != size {
+		t.Errorf("vzlist says %q, %v, want %d..%d of %[4]d KiB", text, err, least, size)
 	}
 }
 

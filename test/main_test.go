@@ -30,6 +30,7 @@ var theLab *lab.Lab
 func TestMain(m *testing.M) {
 	lab.Init()
 	playLiar()
+	playGardener()
 	flag.Parse()
 	if flag.Lookup("test.parallel").Value.String() < "4" {
 		_ = flag.Set("test.parallel", "4") // much of the time is waiting

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/internal/version"
@@ -28,6 +29,15 @@ type listed struct {
 	OSTemplate string   `json:"ostemplate"`
 	Private    string   `json:"private"`
 	Root       string   `json:"root"`
+	Layout     string   `json:"layout"`
+	DiskSpace  *space   `json:"diskspace"` // null if there is no limit to it
+}
+
+// space is the disk space of an image, in KiB. It has one limit, which is both.
+type space struct {
+	Usage *int64 `json:"usage"` // null if it is not mounted
+	Soft  int64  `json:"softlimit"`
+	Hard  int64  `json:"hardlimit"`
 }
 
 // columns are the fields of -o, each with its heading and text.
@@ -35,15 +45,19 @@ var columns = map[string]struct {
 	heading string
 	text    func(listed) string
 }{
-	"ctid":       {"CTID", func(l listed) string { return fmt.Sprint(l.CTID) }},
-	"numproc":    {"NPROC", func(l listed) string { return numberOrDash(l.NumProc) }},
-	"status":     {"STATUS", func(l listed) string { return l.Status }},
-	"ip":         {"IP_ADDR", func(l listed) string { return orDash(strings.Join(l.IP, " ")) }},
-	"hostname":   {"HOSTNAME", func(l listed) string { return orDash(l.Hostname) }},
-	"name":       {"NAME", func(l listed) string { return orDash(l.Name) }},
-	"ostemplate": {"OSTEMPLATE", func(l listed) string { return orDash(l.OSTemplate) }},
-	"private":    {"PRIVATE", func(l listed) string { return l.Private }},
-	"root":       {"ROOT", func(l listed) string { return l.Root }},
+	"ctid":        {"CTID", func(l listed) string { return fmt.Sprint(l.CTID) }},
+	"numproc":     {"NPROC", func(l listed) string { return numberOrDash(l.NumProc) }},
+	"status":      {"STATUS", func(l listed) string { return l.Status }},
+	"ip":          {"IP_ADDR", func(l listed) string { return orDash(strings.Join(l.IP, " ")) }},
+	"hostname":    {"HOSTNAME", func(l listed) string { return orDash(l.Hostname) }},
+	"name":        {"NAME", func(l listed) string { return orDash(l.Name) }},
+	"ostemplate":  {"OSTEMPLATE", func(l listed) string { return orDash(l.OSTemplate) }},
+	"private":     {"PRIVATE", func(l listed) string { return l.Private }},
+	"root":        {"ROOT", func(l listed) string { return l.Root }},
+	"layout":      {"LAYOUT", func(l listed) string { return l.Layout }},
+	"diskspace":   {"DSPACE", ofSpace(func(s *space) *int64 { return s.Usage })},
+	"diskspace.s": {"DSPACE.S", ofSpace(func(s *space) *int64 { return &s.Soft })},
+	"diskspace.h": {"DSPACE.H", ofSpace(func(s *space) *int64 { return &s.Hard })},
 }
 
 type vzlist struct {
@@ -67,7 +81,8 @@ func (v *vzlist) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "vzlist [-a|-S] [-n] [-H] [-j] [-o FIELD,...|-1] [CTID|NAME...]", Short: "List containers",
 		Long: "List containers: the running ones, or those named.\n\nFields: " + strings.Join(fieldNames(), ", ") +
-			".\n\nExit status: 0 done, 1 a named container does not exist or something failed.",
+			".\n\ndiskspace is what is used of an image that is mounted, diskspace.s and diskspace.h are its size; all in KiB." +
+			"\n\nExit status: 0 done, 1 a named container does not exist or something failed.",
 		Version: version.String, Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error { return v.list(args) },
 	}
@@ -149,6 +164,10 @@ func describe(c *lifecycle.Container) (listed, error) {
 	l := listed{
 		CTID: c.ID, Status: "stopped", IP: []string{}, Hostname: c.Hostname(), Name: c.Name(),
 		OSTemplate: c.Template(), Private: c.Private(), Root: c.Root(),
+		Layout: string(c.Layout()),
+	}
+	if l.DiskSpace, err = diskSpace(c, s); err != nil {
+		return l, err
 	}
 	for _, a := range c.Venet().Addrs {
 		l.IP = append(l.IP, a.String())
@@ -176,6 +195,29 @@ func processes(c *lifecycle.Container) (int, error) {
 	}
 	pids, err := g.Procs()
 	return len(pids), err
+}
+
+// diskSpace is nil for a container that may fill its host's file system.
+func diskSpace(c *lifecycle.Container, s lifecycle.Status) (*space, error) {
+	if c.Layout() != lifecycle.LayoutImage {
+		return nil, nil
+	}
+	size := c.DiskSpace() >> 10
+	d := &space{Soft: size, Hard: size}
+	if !s.Mounted {
+		return d, nil
+	}
+	var fs unix.Statfs_t
+	err := unix.Statfs(c.Root(), &fs)
+	if errors.Is(err, unix.ENOENT) { // unmounted meanwhile
+		return d, nil
+	}
+	if err != nil {
+		return nil, fault.New(fault.Other, "file system of %q: %w", c.Root(), err)
+	}
+	used := int64(fs.Blocks-fs.Bfree) * fs.Frsize >> 10
+	d.Usage = &used
+	return d, nil
 }
 
 func (v *vzlist) print(rows []listed) error {
@@ -209,9 +251,19 @@ func orDash(s string) string {
 	return s
 }
 
-func numberOrDash(n *int) string {
+func numberOrDash[T int | int64](n *T) string {
 	if n == nil {
 		return "-"
 	}
 	return fmt.Sprint(*n)
+}
+
+// ofSpace is a cell with a number of a container's disk space.
+func ofSpace(number func(*space) *int64) func(listed) string {
+	return func(l listed) string {
+		if l.DiskSpace == nil {
+			return "-"
+		}
+		return numberOrDash(number(l.DiskSpace))
+	}
 }
