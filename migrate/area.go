@@ -92,7 +92,7 @@ func (d *destination) dropArea() error {
 // worthKeeping tells whether the area is to be kept, and has more than what an
 // earlier attempt has left.
 func (d *destination) worthKeeping() bool {
-	if !d.offer.KeepDst || !d.begun {
+	if !d.offer.KeepDst || !d.begun || d.full {
 		return false
 	}
 	return d.passed || findKept(d.host, d.c.ID, keptPartial) == nil

@@ -37,6 +37,7 @@ type destination struct {
 	converts  bool            // to another layout than it has at the source
 	tree      *files.Target
 	way       string
+	full      bool           // there is no space left: nothing is kept that would take it
 	image     *blocks.Target // in place of the tree
 	basis     *basis
 	begun     bool     // files have come
@@ -114,6 +115,7 @@ func (d *destination) receive(ctx context.Context) error {
 		err = d.build()
 	}
 	if err != nil || aborted {
+		d.full = fault.KindOf(err) == fault.NoSpace
 		if uerr := d.undo.Run(); uerr != nil {
 			err = errors.Join(err, uerr)
 		}

@@ -50,7 +50,7 @@ func applied(t testing.TB, s *Signature, old, want []byte, data Extents) (fresh 
 		part := r.Data
 		if r.From >= 0 {
 			part = old[r.From : r.From+r.Length]
-			if xxh3.HashSeed(part, seed) != r.Sum || r.Length > maxCopy || r.Data != nil {
+			if xxh3.HashSeed(part, seed) != r.Sum || r.Length > maxCopy || !bytes.Equal(r.Data, part) {
 				return fmt.Errorf("copy %d of %d from %d is wrong", r.Offset, r.Length, r.From)
 			}
 		} else if fresh += len(part); len(part) > maxData {

@@ -19,7 +19,7 @@ type Run struct {
 	Offset, Length int64
 	From           int64  // offset in the signed file, or -1: new data
 	Sum            uint64 // of a copy: XXH3, 64 bits, with the seed
-	Data           []byte // new data, valid during the call
+	Data           []byte // the bytes, copied or new, valid during the call
 }
 
 // Options are what Match needs to know beside the file.
@@ -164,7 +164,7 @@ func (m *matching) pass(s *segment) error {
 		} else if over > 0 {
 			r = r.behind(over)
 			if r.From >= 0 {
-				r.Sum = xxh3.HashSeed(s.bytes[r.Offset-s.at:][:r.Length], m.seed)
+				r.Sum = xxh3.HashSeed(r.Data, m.seed)
 			}
 		}
 		if err := m.emit(r); err != nil {
@@ -178,10 +178,9 @@ func (m *matching) pass(s *segment) error {
 // behind is r without its first n bytes, and without the sum.
 func (r Run) behind(n int64) Run {
 	r.Offset, r.Length = r.Offset+n, r.Length-n
+	r.Data = r.Data[n:]
 	if r.From >= 0 {
 		r.From += n
-		return r
 	}
-	r.Data = r.Data[n:]
 	return r
 }

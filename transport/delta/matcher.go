@@ -231,7 +231,7 @@ func (m *matcher) finish() {
 		m.within(p.at, p.end, maxCopy, func(at, end int) {
 			m.runs = append(m.runs, Run{
 				Offset: m.at + int64(at), Length: int64(end - at), From: p.from + int64(at-p.at),
-				Sum: xxh3.HashSeed(m.bytes[at:end], m.seed),
+				Sum: xxh3.HashSeed(m.bytes[at:end], m.seed), Data: m.bytes[at:end],
 			})
 		})
 		last = p.end

@@ -21,8 +21,9 @@
 // # What counts as changed
 //
 // An entry goes again if its inode, ctime, mtime, size, mode or link count
-// differ from the last time, or if its ctime was then too young for the clock of
-// the file system to tell a later write apart. Of a regular file whose content
+// differ from the last time, if it was seen to be written, or if its ctime was
+// then so young that a write which had set it may not have been complete. Of a
+// regular file whose content
 // was summed, the blocks go that differ; of others all of it, because mtime and
 // size can be put back and ctime does not say what changed. Writes through
 // shared mappings may not move any time stamp: PassOptions.Writers names those

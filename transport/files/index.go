@@ -58,20 +58,28 @@ func (n *node) same(st *unix.Stat_t) bool {
 }
 
 // record notes that the receiver has the entry as st shows it; seen is a time
-// not after the lstat(2).
-func (n *node) record(st *unix.Stat_t, seen time.Time) {
+// not after the lstat(2). grain is how long a change may go on after it has set
+// its time stamp.
+func (n *node) record(st *unix.Stat_t, seen time.Time, grain time.Duration) {
 	n.ino, n.digest, n.kind = st.Ino, digest(st), uint8(st.Mode>>kindShift)
-	n.settled = settled(st.Ctim, seen)
+	n.settled = settled(st.Ctim, seen, grain)
 	n.linked = n.kind != unix.S_IFDIR>>kindShift && st.Nlink > 1
 	n.missing = false
 }
 
-// settled reports whether any change after the time seen gets a ctime other
-// than this one. The kernel stamps inodes by the tick, 1 to 10 ms; a file
-// system without fractions of a second (ext4 with inodes of 128 bytes) by the
-// second.
-func settled(ctime unix.Timespec, seen time.Time) bool {
-	grain := 20 * time.Millisecond
+// A change stamps its file before it is made: a large write, a hole that waits
+// for the disk. A watch is told when it has been made, so that only what it has
+// lost depends on these. They are much longer than the tick, 1 to 10 ms, by
+// which the kernel stamps.
+const (
+	watchedGrain   = time.Second
+	unwatchedGrain = time.Minute
+)
+
+// settled reports whether any change that was not complete at the time seen has
+// a ctime other than this one. A file system may have no fractions of a second
+// (ext4 with inodes of 128 bytes).
+func settled(ctime unix.Timespec, seen time.Time, grain time.Duration) bool {
 	if ctime.Nsec == 0 {
 		grain += time.Second
 	}

@@ -16,7 +16,10 @@ import (
 )
 
 // settle waits until the ctime of what was just changed can be trusted.
-func settle() { time.Sleep(40 * time.Millisecond) }
+func settle() { time.Sleep(2 * testGrain) }
+
+// testGrain is that of sources in tests.
+const testGrain = 20 * time.Millisecond
 
 func write(t *testing.T, path, content string) {
 	t.Helper()
@@ -67,7 +70,7 @@ func TestYoungTimestampIsNotTrusted(t *testing.T) {
 	} {
 		var n node
 		st := unix.Stat_t{Mode: unix.S_IFREG, Ctim: c.ctime}
-		n.record(&st, c.seen)
+		n.record(&st, c.seen, testGrain)
 		if n.changed(&st) != c.changed {
 			t.Errorf("ctime %v seen %v: changed %v", c.ctime, c.seen, !c.changed)
 		}

@@ -75,6 +75,9 @@ func (s *scanner) identify(d *directory, n *node, name string, st *unix.Stat_t) 
 		}
 		n = nil
 	}
+	if n != nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		n.dir = nil // it was to be sent as a directory, and had gone
+	}
 	from, err := s.moved(st)
 	if err != nil {
 		return nil, err

@@ -23,14 +23,15 @@ type scanner struct {
 	*sender
 	*trail  // where it is
 	src     *Source
-	deep    bool               // all that is beneath a directory is looked at
-	batch   *batch             // of the directory at the end of the trail
-	aside   map[uint64]*apart  // by inode
-	number  uint64             // of what was put aside last
-	sent    map[uint64]arrival // where inodes with several names went in this pass
-	orphans []uint64           // inodes that have lost a name in this pass
-	linked  map[uint64][]*node // those with several names, if that was needed
-	larges  []*large           // files whose sums are good if the pass is
+	deep    bool                // all that is beneath a directory is looked at
+	written map[uint64]struct{} // inodes that were seen to be, whatever their times say
+	batch   *batch              // of the directory at the end of the trail
+	aside   map[uint64]*apart   // by inode
+	number  uint64              // of what was put aside last
+	sent    map[uint64]arrival  // where inodes with several names went in this pass
+	orphans []uint64            // inodes that have lost a name in this pass
+	linked  map[uint64][]*node  // those with several names, if that was needed
+	larges  []*large            // files whose sums are good if the pass is
 
 	pending []pending // files that wait for a signature
 	asked   uint32    // number of the last one
@@ -231,7 +232,7 @@ func (s *scanner) leaf(n *node, st *unix.Stat_t, seen time.Time) error {
 	n.pass = int32(s.Pass)
 	s.looked++
 	mapped := s.Frozen && s.Writers[[2]uint64{st.Dev, st.Ino}] // else its times tell
-	if !n.changed(st) && !mapped {
+	if _, written := s.written[st.Ino]; !n.changed(st) && !mapped && !written {
 		return nil
 	}
 	if st.Nlink > 1 {
@@ -266,7 +267,7 @@ func (s *scanner) record(n *node, st *unix.Stat_t, seen time.Time) {
 	if n.ino != st.Ino {
 		s.src.inodes.drop(n)
 	}
-	n.record(st, seen)
+	n.record(st, seen, s.src.grain)
 	s.src.inodes.put(n)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"time"
 
 	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport/files/watch"
@@ -20,6 +21,7 @@ type Source struct {
 	copies    map[copyKey]*node // summed files, by what they have
 	watch     *watch.Watch      // nil: every pass looks at everything
 	unwatched error             // why
+	grain     time.Duration     // how long a change may go on unseen
 	seed      uint64
 	block     int64 // least size of summed blocks
 	once      bool
@@ -72,10 +74,13 @@ func NewSource(root string, o SourceOptions) (*Source, error) {
 	n.dir = &directory{node: n}
 	s := &Source{
 		tree: tree, root: n.dir, copies: map[copyKey]*node{},
-		seed: rand.Uint64(), once: o.Once, block: blockFor(o.Size, allSums),
+		seed: rand.Uint64(), once: o.Once, block: blockFor(o.Size, allSums), grain: unwatchedGrain,
 	}
 	if !o.Once {
 		s.watch, s.unwatched = watch.Open(tree)
+	}
+	if s.watch != nil {
+		s.grain = watchedGrain
 	}
 	return s, nil
 }
@@ -114,7 +119,7 @@ func (s *Source) pass(ctx context.Context, w FrameWriter, o PassOptions) (Stats,
 		return Stats{}, pathError("open directory", "", err)
 	}
 	out := &sender{pipeline: newPipeline(ctx, w, o), PassOptions: o, seed: s.seed, own: newWorker(nil)}
-	scan := &scanner{sender: out, trail: newTrail(fd), src: s, aside: map[uint64]*apart{}, sent: map[uint64]arrival{}}
+	scan := &scanner{sender: out, trail: newTrail(fd), src: s, written: changes.Files, aside: map[uint64]*apart{}, sent: map[uint64]arrival{}}
 	out.written = scan.apply
 	first := s.root.node.missing
 	defer func() { scan.trail.close() }()
@@ -154,7 +159,7 @@ func (s *Source) changes(o PassOptions) (c watch.Changes, all bool) {
 	})
 	if err != nil {
 		s.unwatched = errors.Join(err, s.watch.Close())
-		s.watch = nil
+		s.watch, s.grain = nil, unwatchedGrain
 	}
 	return c, lost || err != nil || o.All || s.root.node.missing
 }

@@ -123,6 +123,7 @@ func newMover(t *testing.T, src string) *mover {
 	if m.source, err = NewSource(src, SourceOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	m.source.grain = testGrain
 	t.Cleanup(func() { m.source.Close() })
 	if m.target, err = NewTarget(m.dst); err != nil {
 		t.Fatal(err)
