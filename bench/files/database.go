@@ -137,7 +137,7 @@ func (d *databaseScene) watched(ctx context.Context, from, to string, run Run) (
 	if err != nil {
 		return run, err
 	}
-	run.took(a, frozen, link)
+	run.took(a, frozen.MS, link)
 	run.Outside = millis(seen.Gap)
 	return run, d.verify(ctx, to, run.Files)
 }

@@ -31,8 +31,9 @@ type phase struct {
 }
 
 type pass struct {
-	MS     float64 `json:"ms"`
-	Frozen bool    `json:"frozen"`
+	MS      float64 `json:"ms"`
+	Entries uint64  `json:"entries"` // sent
+	Frozen  bool    `json:"frozen"`
 }
 
 // move moves the container and keeps its private area where it was. link is
@@ -94,20 +95,16 @@ func (a account) second() (float64, error) {
 	if passes := a.passes(); len(passes) > 1 {
 		return passes[1], nil
 	}
-	return a.frozen()
+	frozen, err := a.frozen()
+	return frozen.MS, err
 }
 
-// frozen is how long the pass took for which the container stood still.
-func (a account) frozen() (float64, error) {
+// frozen is the first pass for which the container stood still.
+func (a account) frozen() (pass, error) {
 	for _, p := range a.Passes {
 		if p.Frozen && a.Live {
-			return p.MS, nil
+			return p, nil
 		}
 	}
-	for _, p := range a.Phases {
-		if p.Name == "send" && a.Live && len(a.Passes) == 0 {
-			return p.MS, nil
-		}
-	}
-	return 0, errNoPass
+	return pass{}, errNoPass
 }
