@@ -15,7 +15,7 @@ import (
 type backScene struct {
 	*stage
 	template string
-	fill     func() error
+	fill     func(context.Context) error
 	changes  []change
 	at       string // where the container is
 }
@@ -42,7 +42,10 @@ func newBig(s *stage) scene {
 			return insert(filepath.Join(area, bigFile), mib, random(ofChange, -run), uid, gid)
 		}, []string{"--no-whole-file"}},
 	}
-	fill := func() error {
+	fill := func(ctx context.Context) error {
+		if err := s.writeOnce(ctx, 3*int64(s.scaled(bigSize, mib))); err != nil {
+			return err
+		}
 		dir, uid, gid, err := s.makeDir(filepath.Dir(bigFile))
 		if err != nil {
 			return err
@@ -52,18 +55,32 @@ func newBig(s *stage) scene {
 	return &backScene{stage: s, template: hosts.Minimal, fill: fill, changes: changes}
 }
 
+// writeOnce writes so many bytes of both disks and frees them again. What was
+// never written takes several times as long as what was, and whoever goes first
+// would wait for that.
+func (s *stage) writeOnce(ctx context.Context, bytes int64) error {
+	for _, host := range []string{hosts.Alpha, hosts.Beta} {
+		err := s.Sh(ctx, host, "head -c BYTES /dev/zero >STATE/once; sync -f STATE; rm STATE/once; sync -f STATE",
+			"BYTES", fmt.Sprint(bytes), "STATE", state)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func newMovedBack(s *stage) scene {
 	changes := []change{{name: movedBack, do: func(area string, run int) error {
 		return changePercent(area, random(ofChange, run))
 	}}}
-	return &backScene{stage: s, template: hosts.Debian, fill: func() error { return nil }, changes: changes}
+	return &backScene{stage: s, template: hosts.Debian, fill: func(context.Context) error { return nil }, changes: changes}
 }
 
 func (b *backScene) set(ctx context.Context) error {
 	if err := b.create(ctx, b.template); err != nil {
 		return err
 	}
-	if err := b.fill(); err != nil {
+	if err := b.fill(ctx); err != nil {
 		return fmt.Errorf("fill container: %w", err)
 	}
 	_, _, err := b.move(ctx, hosts.Alpha, hosts.Beta)
