@@ -235,7 +235,7 @@ func (d *destination) takeIn(ctx context.Context) (aborted bool, err error) {
 			return true, nil
 		case transport.TypeFilesBegin, transport.TypeBlocksBegin:
 			last, err := d.takeFiles(ctx, typ, payload)
-			if errors.Is(err, files.ErrAbort) || errors.Is(err, blocks.ErrAbort) {
+			if errors.Is(err, transport.ErrAbort) {
 				return true, nil
 			}
 			if err != nil || last {

@@ -159,12 +159,12 @@ func (b *build) run(ctx context.Context, mk maker) error {
 // step runs do unless ctx has ended, and reports its time.
 func (b *build) step(ctx context.Context, name string, do func() error) error {
 	if ctx.Err() != nil {
-		return interrupted(ctx)
+		return fault.Ended(ctx)
 	}
 	start := time.Now()
 	err := do()
 	if ctx.Err() != nil {
-		return interrupted(ctx)
+		return fault.Ended(ctx)
 	}
 	if err == nil && b.progress != nil {
 		b.progress(fmt.Sprintf("%s: %.1f s", name, time.Since(start).Seconds()))

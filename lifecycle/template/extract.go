@@ -58,7 +58,7 @@ func (s Store) Extract(ctx context.Context, name, dir string, shift IDShift) err
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return interrupted(ctx)
+		return fault.Ended(ctx)
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fault.New(fault.NoSpace, "extract template %q: %w", name, err).
 			WithHint("Make room below %s.", dir)
@@ -169,7 +169,7 @@ func (u *unpacker) unpack(ctx context.Context, r io.Reader) error {
 	archive := tar.NewReader(r)
 	for {
 		if ctx.Err() != nil {
-			return interrupted(ctx)
+			return fault.Ended(ctx)
 		}
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -245,7 +245,7 @@ func (u *unpacker) copy(ctx context.Context, w io.Writer, body io.Reader) error 
 	for {
 		n, err := body.Read(u.buf)
 		if ctx.Err() != nil {
-			return interrupted(ctx)
+			return fault.Ended(ctx)
 		}
 		if _, werr := w.Write(u.buf[:n]); werr != nil {
 			return werr

@@ -36,13 +36,8 @@ func lock(ctx context.Context, dir string, how int) (unlock func(), err error) {
 		select {
 		case <-ctx.Done():
 			d.Close()
-			return nil, interrupted(ctx)
+			return nil, fault.Ended(ctx)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// interrupted is the error of an ended ctx.
-func interrupted(ctx context.Context) error {
-	return fault.Wrap(fault.Interrupted, context.Cause(ctx))
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/fault"
 )
 
 // xattrRecord is the prefix of a PAX record that holds an extended attribute,
@@ -39,7 +41,7 @@ func pack(ctx context.Context, root string, w io.Writer) (entries int, unpacked 
 			return err
 		}
 		if ctx.Err() != nil {
-			return interrupted(ctx)
+			return fault.Ended(ctx)
 		}
 		rel, err := filepath.Rel(root, name)
 		if err != nil {

@@ -1,7 +1,6 @@
 package blocks
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -25,16 +24,6 @@ type FrameWriter interface {
 	WriteEncoded(t transport.Type, codec transport.Codec, plain int, parts ...[]byte) error
 	Flush() error
 }
-
-// FrameReader is the part of transport.Conn that a Target needs. The payload is
-// valid until the next ReadFrame.
-type FrameReader interface {
-	ReadFrame() (transport.Type, []byte, error)
-}
-
-// ErrAbort is what Receive returns when the sender gave up with an abort frame
-// in place of the rest of the pass.
-var ErrAbort = errors.New("sender aborted the pass")
 
 // Stats counts one pass.
 type Stats struct {
@@ -112,12 +101,4 @@ func imageError(op, path string, err error) error {
 		return e.WithHint("Free space on the file system, or raise the quota, and try again.")
 	}
 	return e
-}
-
-// interrupted returns an error once ctx is done.
-func interrupted(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return fault.Wrap(fault.Interrupted, context.Cause(ctx))
 }

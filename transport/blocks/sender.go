@@ -57,7 +57,7 @@ func (s *sender) run(parent context.Context) error {
 	close(todo)
 	ends.Wait()
 	if parent.Err() != nil {
-		return interrupted(parent)
+		return fault.Ended(parent)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		return cause

@@ -2,9 +2,7 @@ package blocks
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +49,7 @@ func NewTarget(dir *os.File, name string, size int64) (*Target, error) {
 // payload of the blocks-begin frame that the caller has read. After an error the
 // Target is good for Close only. Cancelling ctx does not end a ReadFrame that
 // waits: close the connection for that.
-func (t *Target) Receive(ctx context.Context, r FrameReader, first []byte) (Stats, error) {
+func (t *Target) Receive(ctx context.Context, r transport.FrameReader, first []byte) (Stats, error) {
 	if t.err != nil {
 		return Stats{}, fault.New(fault.Copy, "use target after error: %w", t.err)
 	}
@@ -60,9 +58,9 @@ func (t *Target) Receive(ctx context.Context, r FrameReader, first []byte) (Stat
 	return t.stats, t.err
 }
 
-func (t *Target) pass(ctx context.Context, r FrameReader, first []byte) error {
+func (t *Target) pass(ctx context.Context, r transport.FrameReader, first []byte) error {
 	var begin passBegin
-	if err := decode(transport.TypeBlocksBegin, first, &begin); err != nil {
+	if err := transport.DecodeJSON(transport.TypeBlocksBegin, first, &begin); err != nil {
 		return err
 	}
 	t.passes++
@@ -70,15 +68,9 @@ func (t *Target) pass(ctx context.Context, r FrameReader, first []byte) error {
 		return hostile("pass %d of an image of %d bytes in place of %d of %d", begin.Pass, begin.Size, t.passes, t.size)
 	}
 	for {
-		if err := interrupted(ctx); err != nil {
-			return err
-		}
-		typ, payload, err := r.ReadFrame()
-		if errors.Is(err, io.EOF) {
-			err = fault.New(fault.Connect, "peer closed within a pass: %w", err)
-		}
+		typ, payload, err := transport.ReadWithin(ctx, r)
 		if err != nil {
-			return fault.Wrap(fault.Copy, err)
+			return err
 		}
 		if typ == transport.TypeBlocksEnd {
 			return t.end(begin, payload)
@@ -92,8 +84,6 @@ func (t *Target) pass(ctx context.Context, r FrameReader, first []byte) error {
 // frame takes one frame in that does not end the pass.
 func (t *Target) frame(typ transport.Type, payload []byte) error {
 	switch typ {
-	case transport.TypeAbort:
-		return ErrAbort
 	case transport.TypeBlocksData:
 		e, b, err := parseData(payload, t.size)
 		if err != nil {
@@ -148,7 +138,7 @@ func (t *Target) punch(e extent) error {
 // image waits for that. If there is no time, that goes on beside what follows.
 func (t *Target) end(begin passBegin, payload []byte) error {
 	var want passEnd
-	if err := decode(transport.TypeBlocksEnd, payload, &want); err != nil {
+	if err := transport.DecodeJSON(transport.TypeBlocksEnd, payload, &want); err != nil {
 		return err
 	}
 	if got := t.stats.end(); got != want {
@@ -189,10 +179,3 @@ func (t *Target) Sync() error {
 
 // Close lets go of the file and leaves it as it is.
 func (t *Target) Close() error { return t.file.Close() }
-
-func decode(t transport.Type, b []byte, v any) error {
-	if err := json.Unmarshal(b, v); err != nil {
-		return fault.New(fault.Protocol, "parse frame %v: %v", t, err)
-	}
-	return nil
-}

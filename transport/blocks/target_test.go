@@ -98,7 +98,7 @@ func TestTargetRefuses(t *testing.T) {
 
 func TestTargetHearsTheEnd(t *testing.T) {
 	target, _ := newTarget(t, small)
-	if err := new(tape).put(t, begin(1, false), frame{transport.TypeAbort, ""}).receive(t, target); err != ErrAbort {
+	if err := new(tape).put(t, begin(1, false), frame{transport.TypeAbort, ""}).receive(t, target); err != transport.ErrAbort {
 		t.Error(err)
 	}
 	target, _ = newTarget(t, small)

@@ -290,7 +290,7 @@ func (b *Base) Sign(ctx context.Context, path string) (*delta.Signature, error) 
 	}
 	s, err := b.sign(ctx, parts, name)
 	if err != nil {
-		return &delta.Signature{}, interrupted(ctx)
+		return &delta.Signature{}, fault.Ended(ctx)
 	}
 	return s, nil
 }

@@ -331,7 +331,7 @@ func parseBegin(payload []byte) (pass int, seed uint64, err error) {
 		Pass int    `json:"pass"`
 		Seed string `json:"seed"`
 	}
-	if err := decodeJSON(transport.TypeFilesBegin, payload, &begin); err != nil {
+	if err := transport.DecodeJSON(transport.TypeFilesBegin, payload, &begin); err != nil {
 		return 0, 0, err
 	}
 	if begin.Seed == "" { // there are no sums

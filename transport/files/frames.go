@@ -1,12 +1,8 @@
 package files
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"strconv"
 
-	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
 )
 
@@ -16,16 +12,6 @@ type FrameWriter interface {
 	WriteFrame(t transport.Type, parts ...[]byte) error
 	Flush() error
 }
-
-// FrameReader is the part of transport.Conn that a Target needs. The payload is
-// valid until the next ReadFrame.
-type FrameReader interface {
-	ReadFrame() (transport.Type, []byte, error)
-}
-
-// ErrAbort is what Receive returns when the sender gave up with an abort frame
-// in place of the rest of the pass.
-var ErrAbort = errors.New("sender aborted the pass")
 
 // Stats counts one pass.
 type Stats struct {
@@ -60,18 +46,3 @@ type passEnd struct {
 }
 
 func (s Stats) end() passEnd { return passEnd{s.Sent, s.Bytes, s.Deleted} }
-
-func decodeJSON(t transport.Type, b []byte, v any) error {
-	if err := json.Unmarshal(b, v); err != nil {
-		return fault.New(fault.Protocol, "parse frame %v: %v", t, err)
-	}
-	return nil
-}
-
-// interrupted returns an error once ctx is done.
-func interrupted(ctx context.Context) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return fault.Wrap(fault.Interrupted, context.Cause(ctx))
-}

@@ -162,7 +162,7 @@ func (s *scanner) shorter(f *large) error {
 
 // part has the content from start to end read, if there is any.
 func (s *scanner) part(f *large, start, end int64) error {
-	if err := interrupted(s.ctx); err != nil {
+	if err := fault.Ended(s.ctx); err != nil {
 		return err
 	}
 	c := &piece{f: f, start: start, end: end}
@@ -230,7 +230,7 @@ type piece struct {
 // read is the work of a piece.
 func (c *piece) read(w *worker, j *job) error {
 	defer c.f.close()
-	if err := interrupted(c.f.s.ctx); err != nil {
+	if err := fault.Ended(c.f.s.ctx); err != nil {
 		return err
 	}
 	if c.new() {

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vzkit/vzkit/internal/fault"
 )
 
 // Measure returns what the tree at root occupies: allocated bytes, and inodes,
@@ -56,7 +58,7 @@ func (m *measure) directory() error {
 }
 
 func (m *measure) child(name string) error {
-	if err := interrupted(m.ctx); err != nil {
+	if err := fault.Ended(m.ctx); err != nil {
 		return err
 	}
 	st, err := m.stat(name)

@@ -108,7 +108,7 @@ func (p *pipeline) end() error {
 	err := context.Cause(p.ctx)
 	p.cancel(nil)
 	if p.parent.Err() != nil {
-		return interrupted(p.parent)
+		return fault.Ended(p.parent)
 	}
 	return err
 }

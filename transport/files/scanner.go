@@ -144,7 +144,7 @@ func (s *scanner) child(d *directory, name string) (*node, error) {
 		return nil, fault.New(fault.Copy, "path %s is too long", quoted(s.path(name))).
 			WithHint("Paths in the container may have at most %d bytes.", maxPath)
 	}
-	if err := interrupted(s.ctx); err != nil {
+	if err := fault.Ended(s.ctx); err != nil {
 		return nil, err
 	}
 	n := d.find(name)

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vzkit/vzkit/internal/fault"
 	"github.com/vzkit/vzkit/transport"
 )
 
@@ -134,7 +135,7 @@ func (b *batch) readAndClose(w *worker, j *job) error {
 
 // read adds a frame with all that is still there.
 func (b *batch) read(w *worker, j *job) error {
-	if err := interrupted(b.s.ctx); err != nil {
+	if err := fault.Ended(b.s.ctx); err != nil {
 		return err
 	}
 	head := len(j.buf)

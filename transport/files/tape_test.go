@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	_ FrameWriter = (*transport.Conn)(nil)
-	_ FrameReader = (*transport.Conn)(nil)
+	_ FrameWriter           = (*transport.Conn)(nil)
+	_ transport.FrameReader = (*transport.Conn)(nil)
 )
 
 // tape is a connection in memory: what is written can be read later. Like the

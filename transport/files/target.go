@@ -100,9 +100,9 @@ func (t *Target) SetLossy(lost func(what string, entries uint64)) {
 // Target is good for Discard and Close only. Errors: fault.Protocol for what no
 // honest sender sends, fault.NoSpace if disk or quota is full, fault.Copy if
 // the staging directory cannot be written otherwise, fault.Interrupted if ctx
-// is done, ErrAbort, and those of r. Cancelling ctx does not end a ReadFrame
+// is done, transport.ErrAbort, and those of r. Cancelling ctx does not end a ReadFrame
 // that waits: close the connection for that.
-func (t *Target) Receive(ctx context.Context, r FrameReader, first []byte) (Stats, error) {
+func (t *Target) Receive(ctx context.Context, r transport.FrameReader, first []byte) (Stats, error) {
 	if t.err != nil {
 		return Stats{}, fault.New(fault.Copy, "use target after error: %w", t.err)
 	}
@@ -112,7 +112,7 @@ func (t *Target) Receive(ctx context.Context, r FrameReader, first []byte) (Stat
 }
 
 // pass begins a pass, and leaves no goroutine when it ends.
-func (t *Target) pass(ctx context.Context, r FrameReader, first []byte) error {
+func (t *Target) pass(ctx context.Context, r transport.FrameReader, first []byte) error {
 	pass, sums, err := parseBegin(first)
 	if err != nil {
 		return err
@@ -153,17 +153,11 @@ func (t *Target) prepare(sums uint64) error {
 	return nil
 }
 
-func (t *Target) receive(ctx context.Context, r FrameReader) error {
+func (t *Target) receive(ctx context.Context, r transport.FrameReader) error {
 	for {
-		if err := interrupted(ctx); err != nil {
-			return err
-		}
-		typ, payload, err := r.ReadFrame()
-		if errors.Is(err, io.EOF) {
-			err = fault.New(fault.Connect, "peer closed within a pass: %w", err)
-		}
+		typ, payload, err := transport.ReadWithin(ctx, r)
 		if err != nil {
-			return fault.Wrap(fault.Copy, err)
+			return err
 		}
 		if typ == transport.TypeFilesEnd {
 			return t.end(payload)
@@ -180,8 +174,6 @@ func (t *Target) receive(ctx context.Context, r FrameReader) error {
 // frame takes one frame in that does not end the pass.
 func (t *Target) frame(typ transport.Type, payload []byte) error {
 	switch {
-	case typ == transport.TypeAbort:
-		return ErrAbort
 	case typ == transport.TypeFileData || typ == transport.TypeFileCopy || typ == transport.TypeFileHole:
 		return t.content(typ, payload)
 	case t.file != nil:
@@ -206,7 +198,7 @@ func (t *Target) end(payload []byte) error {
 		return hostile("file %s is incomplete", quoted(t.file.path))
 	}
 	var want passEnd
-	if err := decodeJSON(transport.TypeFilesEnd, payload, &want); err != nil {
+	if err := transport.DecodeJSON(transport.TypeFilesEnd, payload, &want); err != nil {
 		return err
 	}
 	if err := t.enter(nil); err != nil {

@@ -196,7 +196,7 @@ func TestAbort(t *testing.T) {
 	must(t, err)
 	defer target.Discard()
 	wire := new(tape).frames(entryFrame(file("f", 3)), frame{transport.TypeAbort, nil})
-	if _, err := wire.receive(t.Context(), target); err != ErrAbort {
+	if _, err := wire.receive(t.Context(), target); err != transport.ErrAbort {
 		t.Errorf("err = %v", err)
 	}
 }
