@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -77,10 +78,15 @@ func startStatus(err error) int {
 }
 
 // enter is the helper behind Host.Command. It runs argv on the host, with its
-// own streams and environment, and returns the exit status.
-func enter(h *Host, argv []string) int {
+// own streams and environment, and returns the exit status. It ends, and so does
+// the command, with the process that wants it.
+func enter(h *Host, caller string, argv []string) int {
 	if len(argv) == 0 {
 		fmt.Fprintln(os.Stderr, "vzlab: no command to run")
+		return statusLab
+	}
+	if err := endWith(caller); err != nil {
+		fmt.Fprintf(os.Stderr, "vzlab: caller %q: %v\n", caller, err)
 		return statusLab
 	}
 	runtime.LockOSThread() // the one that changes its namespaces, and forks
@@ -93,6 +99,32 @@ func enter(h *Host, argv []string) int {
 		fmt.Fprintf(os.Stderr, "vzlab: %v\n", err)
 	}
 	return status
+}
+
+// endWith ends this process when its parent does, which must be caller. A death
+// signal would come with the end of the thread that began this process, and Go
+// ends a thread with the goroutine that was locked to it (runtime.LockOSThread).
+func endWith(caller string) error {
+	pid, err := strconv.Atoi(caller)
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	if os.Getppid() != pid { // that pid is another's by now
+		return unix.ESRCH
+	}
+	go func() {
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1)
+			if n == 1 || err != nil && !errors.Is(err, unix.EINTR) {
+				os.Exit(statusLab)
+			}
+		}
+	}()
+	return nil
 }
 
 // runMortal runs argv so that it dies with the calling thread. SysProcAttr's

@@ -10,8 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/vishvananda/netns"
@@ -124,13 +124,12 @@ func (h *Host) Listen(ctx context.Context, network, addr string) (ln net.Listene
 // Command returns the command argv, to be run on the host by its root: in all
 // its namespaces and its cgroups, in the caller's working directory where the
 // host has that. Signals are passed on; a signal that ends the command becomes
-// exit status 128+n, and whoever kills the Cmd kills the command. Status 125
-// is the lab's own: the host could not be entered.
+// exit status 128+n, and whoever kills the Cmd, or the caller's process, kills
+// the command. Status 125 is the lab's own: the host could not be entered.
 func (h *Host) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args = append([]string{execArg0, h.name, h.lab.Dir}, argv...)
+	cmd.Args = append([]string{execArg0, h.name, h.lab.Dir, strconv.Itoa(os.Getpid())}, argv...)
 	cmd.Env = append(baseEnv(h.lab.Bin), keptEnv()...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
 

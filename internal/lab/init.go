@@ -17,7 +17,8 @@ import (
 )
 
 // A host's init and the helper behind Host.Command are this program again,
-// under these names. The arguments are HOST DIR, and the helper's command.
+// under these names. The arguments are HOST DIR, and for the helper the pid that
+// it is to end with and its command.
 const (
 	bootArg0 = "vzlab-boot" // init, first stage
 	hostArg0 = "vzlab-host" // init, second stage
@@ -38,7 +39,7 @@ const (
 // host, if it was started as one; it does not return then. Else it does
 // nothing. Programs that bring up a lab call it before anything else.
 func Init() {
-	if len(os.Args) < 3 {
+	if len(os.Args) < 3 || os.Args[0] == execArg0 && len(os.Args) < 4 {
 		return
 	}
 	h := &Host{lab: &Lab{Dir: os.Args[2]}, name: os.Args[1]}
@@ -49,7 +50,7 @@ func Init() {
 	case hostArg0:
 		err = h.boot2()
 	case execArg0:
-		os.Exit(enter(h, os.Args[3:]))
+		os.Exit(enter(h, os.Args[3], os.Args[4:]))
 	default:
 		return
 	}

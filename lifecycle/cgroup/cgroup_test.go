@@ -281,10 +281,23 @@ func TestCreateWhileOtherIsRemoved(t *testing.T) {
 	}()
 	var failed error
 	for end := time.Now().Add(time.Second / 2); time.Now().Before(end) && failed == nil; {
-		failed = errors.Join(comes.Create(), comes.Remove())
+		failed = errors.Join(comes.Create(), filledCpuset(dirs(t, comes)), comes.Remove())
 	}
 	close(stop)
 	if err := errors.Join(failed, <-stopped); err != nil {
 		t.Error(err)
 	}
+}
+
+// filledCpuset checks that tasks could join: a v1 cpuset has a processor.
+func filledCpuset(dirs []string) error {
+	for _, dir := range dirs {
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			value, err := os.ReadFile(filepath.Join(dir, file))
+			if err == nil && len(strings.TrimSpace(string(value))) == 0 && strings.Contains(dir, "/cpuset") {
+				return fmt.Errorf("%s of %q is empty", file, dir)
+			}
+		}
+	}
+	return nil
 }

@@ -62,11 +62,12 @@ func (g *Group) Create() error {
 }
 
 // create makes the group in one hierarchy. Another command may remove a group
-// above it as empty at the same moment: then it is made again.
+// above it as empty at the same moment, or have made that anew and not filled
+// it yet: then it is made again.
 func (g *Group) create(h Hierarchy) error {
 	for try := 0; ; try++ {
 		err := g.makeDirs(h)
-		if err == nil || !gone(err) || try == 10 {
+		if err == nil || !gone(err) && !errors.Is(err, errEmptyCpuset) || try == 10 {
 			return err
 		}
 	}
@@ -88,6 +89,8 @@ func (g *Group) makeDirs(h Hierarchy) error {
 	return nil
 }
 
+var errEmptyCpuset = errors.New("cpuset is empty")
+
 // inheritCpuset copies processors and memory nodes of the group above into a
 // new v1 cpuset, which takes no task while they are empty (cpuset(7)).
 func inheritCpuset(h Hierarchy, above, dir string) error {
@@ -102,6 +105,9 @@ func inheritCpuset(h Hierarchy, above, dir string) error {
 		value, err := os.ReadFile(filepath.Join(above, file))
 		if err != nil {
 			return err
+		}
+		if len(bytes.TrimSpace(value)) == 0 {
+			return fmt.Errorf("%w: %q", errEmptyCpuset, filepath.Join(above, file))
 		}
 		if err := os.WriteFile(own, value, 0); err != nil {
 			return err
