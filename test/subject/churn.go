@@ -119,8 +119,11 @@ func (c *churn) fork() error {
 		return fmt.Errorf("fork: %w", syscall.Errno(-pid))
 	}
 	c.forks++
-	_, err := unix.Wait4(pid, nil, 0, nil)
-	return err
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(pid, &status, 0, nil); err != nil || status == 0 {
+		return err
+	}
+	return fmt.Errorf("child %d: wait status %#x", pid, status)
 }
 
 // forkAdding forks; the child adds one to the byte at p and ends. It must not
