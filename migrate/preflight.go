@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"golang.org/x/sys/unix"
@@ -79,6 +80,14 @@ func (d *destination) check() error {
 // checkAbsent refuses a container that is here. What vzmigrate -r no has kept
 // is no container any more.
 func (d *destination) checkAbsent() error {
+	h, err := d.c.Handover()
+	if err != nil {
+		return fault.New(fault.Other, "%w", err)
+	}
+	if h != nil {
+		return fault.New(fault.Exists, "container %d is there already, handed to %s since %s but not delivered", d.c.ID, h.To, h.At.Format(time.DateTime)).
+			WithHint("Deliver it there first: vzmigrate %s %d", h.To, d.c.ID)
+	}
 	paths := []string{d.host.ConfPath(d.c.ID)}
 	if k := findKept(d.host, d.c.ID, keptGone); k == nil || k.Path != d.c.Private() {
 		paths = append(paths, d.c.Private())

@@ -58,6 +58,11 @@ func TestTakenThere(t *testing.T) {
 	c := running(t, takePair(t))
 	c.dst.ok(t, "vzctl", "create", c.ctid(), "--ostemplate", "minimal", "--hostname", "other")
 	c.migrate(t).wants(t, 9, fmt.Sprintf("container %d is there already", c.id), "hint: ")
+	record := fmt.Sprintf("/var/lib/vz/handover/%d.json", c.id)
+	c.dst.ok(t, "mkdir", "-p", "/var/lib/vz/handover")
+	c.dst.write(t, record, `{"id": "0", "to": "elsewhere", "at": "2026-01-02T03:04:05Z"}`)
+	c.migrate(t).wants(t, 9, "handed to elsewhere since 2026-01-02 03:04:05 but not delivered", "hint: Deliver it there first: vzmigrate elsewhere")
+	c.dst.ok(t, "rm", record)
 	if got := c.dst.ok(t, "vzlist", "-H", "-a", "-o", "ctid,hostname,status"); got != c.ctid()+"  other  stopped" {
 		t.Errorf("the other container is now %q", got)
 	}

@@ -10,11 +10,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/vzkit/vzkit/internal/fault"
 )
@@ -58,12 +61,30 @@ func (p *program) run(ctx context.Context, root *cobra.Command, args []string) i
 		return 0
 	}
 	if !p.parsed {
-		err = fault.New(fault.Usage, "%w", err).WithHint("%s --help shows how it is used.", p.name)
+		err = fault.New(fault.Usage, "%w", plainer(err)).WithHint("%s --help shows how it is used.", p.name)
 	}
 	if !p.silent {
 		p.report(err)
 	}
 	return p.code(err)
+}
+
+// plainer says what a value of an option is not, without the words of the
+// function that tried to read it.
+func plainer(err error) error {
+	var value *pflag.InvalidValueError
+	var number *strconv.NumError
+	if !errors.As(err, &value) || !errors.As(err, &number) {
+		return err
+	}
+	want := "a number"
+	switch {
+	case value.GetFlag().Value.Type() == "bool":
+		want = "true or false"
+	case errors.Is(number, strconv.ErrRange):
+		want = "a number in its range"
+	}
+	return fmt.Errorf("value %q of --%s is not %s", value.GetValue(), value.GetFlag().Name, want)
 }
 
 // resultWriter remembers that results could not be written: a script that

@@ -169,6 +169,8 @@ func TestVzbenchRefusals(t *testing.T) {
 		{"downtime --runs 0", 2, "number of runs 0 out of range"},
 		{"files --case debian-cold,nonsense", 2, `case "nonsense" unknown`},
 		{"files --runs 0", 2, "number of runs 0 out of range"},
+		{"files --runs many", 2, `value "many" of --runs is not a number`},
+		{"files --runs 99999999999999999999", 2, `value "99999999999999999999" of --runs is not a number in its range`},
 		{"files --scale 0", 2, "scale 0 out of range"},
 		{"files --scale NaN", 2, "scale NaN out of range"},
 		{"rewrite --files 1", 2, "number of files 1 out of range"},

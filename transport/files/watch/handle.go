@@ -55,7 +55,7 @@ func layoutOf(root *os.File) (layout, error) {
 	}
 	inode, ok := layouts[int64(fs.Type)]
 	if !ok {
-		return nil, fmt.Errorf("watch file system of %q: handles of type %#x are not known: %w",
+		return nil, fmt.Errorf("watch file system of %q: file handles of file systems of type %#x (statfs(2)) are not known: %w",
 			root.Name(), fs.Type, errors.ErrUnsupported)
 	}
 	return inode, proveLayout(root, inode)
