@@ -5,18 +5,28 @@ import (
 	"runtime/metrics"
 )
 
-// Of a tree with manyFiles, the heap may grow by thrift percent before it is
-// collected: what is known of the tree stays for the whole move, a hundred bytes
-// a file, and the rest of the heap is small.
+// Of a tree with manyFiles, the source's heap may grow by thrift percent before
+// it is collected: what is known of the tree stays for the whole move, a hundred
+// bytes a file, and the rest of the heap is small. Of another it may grow by ample
+// percent: it is small anyway, and collecting takes a processor from the move.
 const (
 	manyFiles = 200_000
 	thrift    = 15
+	ample     = 300
 )
 
-// spareHeap is for a tree of so many files.
-func spareHeap(files uint64) {
+// sourceHeap and destinationHeap are for a tree of so many files.
+func sourceHeap(files uint64) {
 	if files >= manyFiles {
 		debug.SetGCPercent(thrift)
+	} else {
+		debug.SetGCPercent(ample)
+	}
+}
+
+func destinationHeap(files uint64) {
+	if files < manyFiles {
+		debug.SetGCPercent(ample)
 	}
 }
 

@@ -59,6 +59,7 @@ func (d *destination) check() error {
 		return err
 	}
 	bytes, inodes := o.Disk, o.Inodes
+	destinationHeap(inodes)
 	if d.c.Layout() == lifecycle.LayoutImage { // its inodes are within
 		bytes, inodes = bytes+inodes*inodeSize, 1
 	}

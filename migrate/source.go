@@ -205,7 +205,7 @@ func (s *source) sendOffer(ctx context.Context) error {
 		return err
 	}
 	s.disk = offer.Disk
-	spareHeap(offer.Inodes)
+	sourceHeap(offer.Inodes)
 	if offer.Image, err = s.offerImage(); err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@
 //	extended attributes        1024 in an entry, 512 KiB with their names
 //	value of one               64 KiB
 //	size of a file             2^60 bytes
-//	bytes in a file-data frame 256 KiB from this sender, a frame's limit from any
+//	bytes in a file-data frame 512 KiB from this sender, a frame's limit from any
 //
 // The sender refuses a tree that is beyond them, the receiver a peer that is.
 package files

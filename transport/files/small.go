@@ -17,7 +17,7 @@ import (
 const (
 	smallFile  = 64 << 10
 	batchFiles = 128
-	chunkSize  = 256 << 10
+	chunkSize  = 512 << 10
 	soonBytes  = 16 << 10
 )
 

@@ -6,7 +6,7 @@ import "github.com/zeebo/xxh3"
 // XXH3 with the seed of this migration, which nobody in the container knows.
 const (
 	minBlock = 16 << 10
-	maxBlock = chunkSize
+	maxBlock = 256 << 10
 	manySums = 1 << 16 // of one file, beyond which its blocks become larger
 	allSums  = 4 << 20 // of all files, 32 MiB: likewise
 )
