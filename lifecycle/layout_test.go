@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,8 +71,21 @@ func withImage(t *testing.T, h *lifecycle.Host, ctid uint32) *lifecycle.Containe
 	return c
 }
 
-// inUse lists the loop devices with files of the host.
-func inUse(h *lifecycle.Host) string {
+// inUse lists the loop devices with files of the host that stay: a device that
+// was given back still has its file while any mount namespace has a copy of the
+// mount, as that of a program that another test has just begun.
+func inUse(h *lifecycle.Host) (list string) {
+	for range 100 {
+		if list = attached(h); list == "" {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return list
+}
+
+// attached lists the loop devices with files of the host.
+func attached(h *lifecycle.Host) string {
 	var list []string
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, f := range files {
