@@ -151,8 +151,9 @@ func (c *container) restoreStock(t testing.TB, dir string) (init string) {
 		c.src.sh(t, "cp -a '%s/root/.' %s/", dir, root)
 	}
 	work := t.TempDir()
+	// CRIU closes standard input, and nsenter of util-linux 2.41 enters nothing then.
 	c.src.write(t, work+"/script", "#!/bin/sh\n"+
-		`[ "$CRTOOLS_SCRIPT_ACTION" != setup-namespaces ] || nsenter -t "$CRTOOLS_INIT_PID" -n ip link set lo up`+"\n")
+		`[ "$CRTOOLS_SCRIPT_ACTION" != setup-namespaces ] || nsenter -t "$CRTOOLS_INIT_PID" -n ip link set lo up </dev/null`+"\n")
 	c.src.sh(t, "chmod 755 '%s/script'", work)
 	o := c.src.run(t, c.src.theCriu(t), "restore", "-D", dir, "--root", root, "--work-dir", work, "--action-script", work+"/script",
 		"--empty-ns", "net", "--tcp-established", "--file-locks", "--link-remap", "--manage-cgroups=ignore",
