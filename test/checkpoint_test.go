@@ -181,8 +181,9 @@ func (c *container) askRestored(t testing.TB, pid, request string) string {
 func TestCheckpointLinkedFile(t *testing.T) {
 	t.Parallel()
 	c := running(t, takePair(t))
+	// Not sleep: what nanosleep(2) has left is over when CRIU restores it.
 	c.src.ok(t, "vzctl", "exec2", c.ctid(), "echo kept >/var/tmp/a; ln /var/tmp/a /var/tmp/b; "+
-		"(exec 9</var/tmp/a; rm /var/tmp/a; exec sleep 100000) </dev/null >/dev/null 2>&1 &")
+		"(exec 9</var/tmp/a; rm /var/tmp/a; exec tail -f /dev/null) </dev/null >/dev/null 2>&1 &")
 	eventually(t, "file to be deleted", func() bool {
 		return c.src.run(t, "vzctl", "exec2", c.ctid(), "test -e /var/tmp/a").code != 0
 	})
