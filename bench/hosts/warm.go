@@ -18,12 +18,9 @@ func Warm(bytes uint64) error {
 		return err
 	}
 	size := int(min(bytes, available/2)) //nolint:gosec // a part of the memory
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		return fmt.Errorf("take %d bytes of memory: %w", size, err)
-	}
-	for i := 0; i < len(b); i += unix.Getpagesize() {
-		b[i] = 1
 	}
 	return unix.Munmap(b)
 }
